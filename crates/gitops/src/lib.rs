@@ -1,0 +1,1 @@
+//! Git source, build, apply, prune, health.

@@ -1,0 +1,1 @@
+//! HostConfiguration: layers, merge, compliance; hands each domain its part.

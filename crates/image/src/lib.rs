@@ -1,0 +1,1 @@
+//! VM images: OVA, qcow2 and raw import, checksums, cache, resumable download.

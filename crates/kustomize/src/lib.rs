@@ -1,0 +1,1 @@
+//! A folder tree in, objects out. Pure.

@@ -1,0 +1,1 @@
+//! Guest bootstrap media: cloud-init NoCloud. Pure, bytes out.

@@ -1,0 +1,1 @@
+//! Switches, port groups, uplink teaming, security, link discovery.
