@@ -5,7 +5,30 @@
 //! again. The next run is the retry: nothing retries inside. One key never runs twice at a time; what comes
 //! in while it runs is remembered once.
 
+//!
+//! ```text
+//!   watch event ─┐
+//!   Signal ──────┼─► queue (one entry a key, the earliest time wins) ─► at most N workers ─► reconcile(key)
+//!   period ──────┤        ▲                                                                      │
+//!   start ───────┘        └──── Again(time) · Failed ⇒ growing back-off · woken while it ran ────┘
+//! ```
+//!
+//! | item | what it is |
+//! |---|---|
+//! | [`Reconciler`] | what a domain writes |
+//! | [`queue`], [`Signal`] | how anything makes a key run now |
+//! | [`Driver`] | runs a reconciler; its watches, period, workers, back-off and metrics |
+//! | [`section`] | a part of the host's configuration that one domain enforces |
+
+mod driver;
+mod measure;
+mod queue;
 pub mod section;
+mod watch;
+
+pub use driver::{Driver, Options};
+pub use queue::{Queue, Signal, queue};
+pub use watch::Wake;
 
 use std::{fmt, time::Duration};
 
@@ -24,7 +47,10 @@ pub struct Key {
 impl Key {
     /// A key.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     /// The key of an object.
@@ -36,7 +62,11 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
     }
 }
 
@@ -62,21 +92,4 @@ pub trait Reconciler: Send + Sync + 'static {
 
     /// Makes one key true. Idempotent; safe to be killed anywhere.
     async fn reconcile(&self, key: &Key) -> Outcome;
-}
-
-/// Makes a reconciler run now. Cheap to clone; made by [`queue`] before the reconciler, so that a reconciler's
-/// own listeners (a monitor of a database, a process that ended) can hold one.
-#[derive(Clone, Debug)]
-pub struct Signal {
-    _todo: (),
-}
-
-impl Signal {
-    /// Runs a key soon.
-    pub fn key(&self, key: Key) {
-        let _ = key;
-    }
-
-    /// Asks for all keys and runs them.
-    pub fn all(&self) {}
 }

@@ -45,7 +45,10 @@ impl Clock {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that asks the machine"
+)]
 fn system_now() -> Timestamp {
     Timestamp::now()
 }

@@ -18,13 +18,19 @@ impl Metrics {
     /// An empty registry whose names start with `selvedge_`.
     #[must_use]
     pub fn new() -> Self {
-        Self { registry: Arc::default(), prefix: "selvedge_".into() }
+        Self {
+            registry: Arc::default(),
+            prefix: "selvedge_".into(),
+        }
     }
 
     /// The same registry, for names that start with `prefix_` too.
     #[must_use]
     pub fn prefixed(&self, prefix: &str) -> Self {
-        Self { registry: self.registry.clone(), prefix: format!("{}{prefix}_", self.prefix) }
+        Self {
+            registry: self.registry.clone(),
+            prefix: format!("{}{prefix}_", self.prefix),
+        }
     }
 
     /// Registers a metric and gives it back.
