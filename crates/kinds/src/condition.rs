@@ -75,7 +75,11 @@ pub fn set(conditions: &mut Vec<Condition>, mut new: Condition, now: &str) {
     match conditions.iter_mut().find(|c| c.kind == new.kind) {
         Some(old) => {
             let same = old.status == new.status && !old.last_transition_time.is_empty();
-            new.last_transition_time = if same { old.last_transition_time.clone() } else { now.into() };
+            new.last_transition_time = if same {
+                old.last_transition_time.clone()
+            } else {
+                now.into()
+            };
             *old = new;
         }
         None => {

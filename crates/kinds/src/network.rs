@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// A port group as it is on the host now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,4 +44,27 @@ pub struct NicIdentity {
     pub tap: String,
     /// A locally administered MAC address, lower case with colons.
     pub mac: String,
+}
+
+impl NicIdentity {
+    /// The names of card `index` of the virtual machine `uid`. Two cards of one virtual machine share a tap
+    /// prefix and differ in the index; 40 bits of hash keep virtual machines of one host apart.
+    #[must_use]
+    pub fn of(uid: &str, index: usize) -> Self {
+        let machine = Sha256::digest(uid.as_bytes());
+        let card = Sha256::digest(format!("{uid}/{index}").as_bytes());
+        let hex = |bytes: &[u8], between: &str| {
+            bytes
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect::<Vec<_>>()
+                .join(between)
+        };
+        // Bit 1 of the first octet: locally administered; bit 0: not a group address.
+        let first = (card[0] & 0xfc) | 0x02;
+        Self {
+            tap: format!("sv{}-{index}", hex(&machine[..5], "")),
+            mac: format!("{first:02x}:{}", hex(&card[1..6], ":")),
+        }
+    }
 }

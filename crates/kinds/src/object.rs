@@ -48,7 +48,11 @@ impl Gvk {
     #[must_use]
     pub fn new(api_version: &str, kind: &str) -> Self {
         let (group, version) = split_api_version(api_version);
-        Self { group: group.into(), version: version.into(), kind: kind.into() }
+        Self {
+            group: group.into(),
+            version: version.into(),
+            kind: kind.into(),
+        }
     }
 
     /// The kind that an object says it is.
@@ -69,7 +73,11 @@ impl Gvr {
     #[must_use]
     pub fn new(api_version: &str, plural: &str) -> Self {
         let (group, version) = split_api_version(api_version);
-        Self { group: group.into(), version: version.into(), plural: plural.into() }
+        Self {
+            group: group.into(),
+            version: version.into(),
+            plural: plural.into(),
+        }
     }
 
     /// `v1` or `group/version`.
@@ -106,7 +114,12 @@ impl ObjectKey {
     #[must_use]
     pub fn of(object: &Object) -> Self {
         let gvk = Gvk::of(object);
-        Self { group: gvk.group, kind: gvk.kind, namespace: namespace(object).into(), name: name(object).into() }
+        Self {
+            group: gvk.group,
+            kind: gvk.kind,
+            namespace: namespace(object).into(),
+            name: name(object).into(),
+        }
     }
 }
 
@@ -117,11 +130,18 @@ pub fn split_api_version(api_version: &str) -> (&str, &str) {
 }
 
 fn join_api_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.into() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.into()
+    } else {
+        format!("{group}/{version}")
+    }
 }
 
 fn text<'a>(object: &'a Object, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// `apiVersion`, empty if absent.
@@ -163,13 +183,18 @@ pub fn revision(object: &Object) -> u64 {
 /// `metadata.generation`, 0 if absent.
 #[must_use]
 pub fn generation(object: &Object) -> i64 {
-    object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0)
+    object
+        .pointer("/metadata/generation")
+        .and_then(Value::as_i64)
+        .unwrap_or(0)
 }
 
 /// Whether `metadata.deletionTimestamp` is set.
 #[must_use]
 pub fn is_deleting(object: &Object) -> bool {
-    object.pointer("/metadata/deletionTimestamp").is_some_and(|at| !at.is_null())
+    object
+        .pointer("/metadata/deletionTimestamp")
+        .is_some_and(|at| !at.is_null())
 }
 
 /// A label's value.
@@ -196,11 +221,17 @@ pub fn metadata_mut(object: &mut Object) -> &mut serde_json::Map<String, Value> 
     if !object.is_object() {
         *object = Value::Object(serde_json::Map::new());
     }
-    let Value::Object(map) = object else { unreachable!("made an object above") };
-    let metadata = map.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    let Value::Object(map) = object else {
+        unreachable!("made an object above")
+    };
+    let metadata = map
+        .entry("metadata")
+        .or_insert_with(|| Value::Object(serde_json::Map::new()));
     if !metadata.is_object() {
         *metadata = Value::Object(serde_json::Map::new());
     }
-    let Value::Object(metadata) = metadata else { unreachable!("made an object above") };
+    let Value::Object(metadata) = metadata else {
+        unreachable!("made an object above")
+    };
     metadata
 }
