@@ -70,21 +70,17 @@ impl Agent {
             // The leading 0xFF makes the agent forget a request that was cut short.
             self.lines
                 .get_mut()
-                .writable()
+                .write_all(&[0xff])
                 .await
-                .map_err(|e| Error::Protocol(e.into()))?;
-            tokio::io::AsyncWriteExt::write_all(self.lines.get_mut(), &[0xff])
-                .await
-                .map_err(|e| Error::Protocol(e.into()))?;
-            let request = json!({"execute": COMMAND, "arguments": {"id": number}});
-            self.lines.send(request).await.map_err(Error::Protocol)?;
+                .map_err(crate::codec::Error::Io)?;
+            self.lines
+                .send(json!({"execute": COMMAND, "arguments": {"id": number}}))
+                .await?;
             for _ in 0..MAX_STALE {
-                match self.lines.next().await.ok_or(Error::Closed)? {
+                match self.lines.next().await.ok_or(Error::Closed)?? {
                     Ok(line) if line["return"] == number => return Ok(()),
-                    Ok(_) => {}
-                    // The rest of an earlier answer. After an error the framing says once that it ended.
-                    Err(crate::codec::Error::Json { .. }) => drop(self.lines.next().await),
-                    Err(error) => return Err(Error::Protocol(error)),
+                    // What is left of an earlier answer.
+                    Ok(_) | Err(_) => {}
                 }
             }
             Err(Error::Shape {
@@ -114,12 +110,7 @@ impl Agent {
         let reply = self.reply;
         let exchange = async {
             self.send(command, arguments).await?;
-            let line = self
-                .lines
-                .next()
-                .await
-                .ok_or(Error::Closed)?
-                .map_err(Error::Protocol)?;
+            let line = self.lines.next().await.ok_or(Error::Closed)???;
             match Message::of(line) {
                 Message::Reply { result, .. } => Ok(result),
                 _ => Err(Error::Shape {
@@ -146,7 +137,7 @@ impl Agent {
         if !arguments.is_null() {
             request["arguments"] = arguments;
         }
-        self.lines.send(request).await.map_err(Error::Protocol)
+        Ok(self.lines.send(request).await?)
     }
 
     /// Whether the agent lives.

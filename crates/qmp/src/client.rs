@@ -57,8 +57,11 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The other side is no QMP server, or the line is damaged.
-    #[error("bad data on the QMP connection")]
-    Protocol(#[source] codec::Error),
+    #[error("bad data on the connection")]
+    Protocol(#[from] codec::Error),
+    /// A line is no JSON.
+    #[error("bad data on the connection")]
+    Line(#[from] codec::NotJson),
     /// The first line was no greeting.
     #[error("the first line is no QMP greeting")]
     NoGreeting,
@@ -142,11 +145,7 @@ impl Client {
         let first = timeout(limits.reply, lines.next())
             .await
             .map_err(|_| late("the greeting"))?;
-        let greeting = match first
-            .ok_or(Error::Closed)?
-            .map_err(Error::Protocol)
-            .map(Message::of)?
-        {
+        let greeting = match Message::of(first.ok_or(Error::Closed)???) {
             Message::Greeting(greeting) => greeting,
             _ => return Err(Error::NoGreeting),
         };
@@ -239,7 +238,7 @@ async fn run(
     loop {
         tokio::select! {
             line = stream.next() => match line {
-                Some(Ok(line)) => match Message::of(line) {
+                Some(Ok(Ok(line))) => match Message::of(line) {
                     Message::Event(event) => {
                         tracing::debug!(event = event.name, data = %event.data, "qmp event");
                         // No receiver is fine: nobody listens just now.
@@ -252,6 +251,10 @@ async fn run(
                     }
                     other => tracing::debug!(message = ?other, "qmp message without a reader"),
                 },
+                Some(Ok(Err(error))) => {
+                    tracing::debug!(%error, "qmp connection failed");
+                    break;
+                }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "qmp connection failed");
                     break;

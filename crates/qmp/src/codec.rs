@@ -32,17 +32,19 @@ pub enum Error {
         /// The bound.
         max: usize,
     },
-    /// The line is no JSON.
-    #[error("a line of {length} bytes is no JSON")]
-    Json {
-        /// Length of the line.
-        length: usize,
-        /// Where and why.
-        source: serde_json::Error,
-    },
     /// The socket failed.
     #[error("the connection failed")]
     Io(#[from] std::io::Error),
+}
+
+/// A line that is no JSON. The lines after it can still be read.
+#[derive(Debug, thiserror::Error)]
+#[error("a line of {length} bytes is no JSON")]
+pub struct NotJson {
+    /// Length of the line.
+    pub length: usize,
+    /// Where and why.
+    pub source: serde_json::Error,
 }
 
 impl JsonLines {
@@ -60,10 +62,10 @@ impl Default for JsonLines {
 }
 
 impl Decoder for JsonLines {
-    type Item = Value;
+    type Item = Result<Value, NotJson>;
     type Error = Error;
 
-    fn decode(&mut self, source: &mut BytesMut) -> Result<Option<Value>, Error> {
+    fn decode(&mut self, source: &mut BytesMut) -> Result<Option<Self::Item>, Error> {
         loop {
             if let Some(at) = source[self.scanned..].iter().rposition(|b| *b == SENTINEL)
                 && !source[self.scanned..self.scanned + at].contains(&b'\n')
@@ -89,12 +91,10 @@ impl Decoder for JsonLines {
             if text.is_empty() {
                 continue;
             }
-            return serde_json::from_slice(text)
-                .map(Some)
-                .map_err(|source| Error::Json {
-                    length: text.len(),
-                    source,
-                });
+            return Ok(Some(serde_json::from_slice(text).map_err(|source| NotJson {
+                length: text.len(),
+                source,
+            })));
         }
     }
 }
@@ -103,7 +103,7 @@ impl Encoder<Value> for JsonLines {
     type Error = Error;
 
     fn encode(&mut self, item: Value, target: &mut BytesMut) -> Result<(), Error> {
-        serde_json::to_writer(target.writer(), &item).map_err(|source| Error::Json { length: 0, source })?;
+        target.extend_from_slice(item.to_string().as_bytes());
         target.put_u8(b'\n');
         Ok(())
     }
@@ -120,7 +120,7 @@ mod tests {
         let mut buffer = BytesMut::from(bytes);
         let mut out = Vec::new();
         while let Some(value) = codec.decode(&mut buffer).unwrap() {
-            out.push(value);
+            out.push(value.unwrap());
         }
         out
     }
@@ -159,7 +159,7 @@ mod tests {
         line.push(b'\n');
         assert!(matches!(
             JsonLines::default().decode(&mut BytesMut::from(&line[..])),
-            Err(Error::Json { .. })
+            Ok(Some(Err(_)))
         ));
     }
 
@@ -204,7 +204,7 @@ mod tests {
                 let n = wire.len().min(*cuts.next().unwrap());
                 buffer.extend_from_slice(&wire.split_to(n));
                 while let Some(value) = codec.decode(&mut buffer).unwrap() {
-                    got.push(value);
+                    got.push(value.unwrap());
                 }
             }
             prop_assert_eq!(got, values);
