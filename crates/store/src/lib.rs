@@ -3,10 +3,53 @@
 //! A store keeps raw JSON bytes; it never decodes them. Every write gets the next revision of one counter
 //! that all resources share; the writer is told the revision before the bytes are made, so that the stored
 //! bytes carry it as `metadata.resourceVersion` and lists are sent as they are stored.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`sqlite`] | [`SqliteStore`]: opening, options, maintenance |
+//! | `sqlite::writer` | the one thread that writes: group commit, history, compaction |
+//! | `sqlite::reader` | get, list at a revision, replay of history, on a small pool of read-only connections |
+//! | `recent` | the changes that watchers are woken with, and the ephemeral objects |
+//! | `watch` | [`Watch`], the stream that a watcher holds |
+//!
+//! # The path of a write
+//!
+//! ```text
+//! create/update/delete ──bounded queue──▶ writer thread
+//!    takes all that wait (at most 256), gives each a revision, one transaction:
+//!       objects   the value as it is now, one row an object
+//!       history   the value as it was before, one row a write; the oldest rows go when there are too many
+//!    commit (one fsync for all) ──▶ recent changes (memory, bounded) ──▶ watchers woken ──▶ answers
+//! ```
+//!
+//! Nobody sees a write before it is durable: neither its writer nor a watcher. A process killed at any point
+//! comes back with every answered write and perhaps with some that were not answered yet.
+//!
+//! # Reading the past
+//!
+//! `history` is an undo log. An object at revision *r* is the row in `objects` if that was not written since,
+//! else the `previous` of its first write after *r*. So the newest value of an object is stored once, and a
+//! database in which nothing happens for long has no more than one value an object and a short log.
+//!
+//! A watcher reads from the recent changes in memory; one that is further behind reads `history`; one that is
+//! behind that too ends, and its client lists again ([`Error::TooOld`]).
+//!
+//! # Ephemeral resources
+//!
+//! Events and leases would wear out flash and are worth nothing after a restart: they live in memory, share the
+//! revision counter and are bounded in number, bytes and (events) age. So that revisions never go backwards
+//! although some are not in the database, blocks of revisions are reserved durably before they are used.
+
+mod recent;
+pub mod sqlite;
+mod watch;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use sqlite::{Ephemeral, Options, SqliteStore};
+pub use watch::{Changes, Watch};
 
 /// Names one object: `resource` is `group/plural` (`/configmaps` for the core group).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +60,21 @@ pub struct Key {
     pub namespace: String,
     /// Name.
     pub name: String,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            resource,
+            namespace,
+            name,
+        } = self;
+        if namespace.is_empty() {
+            write!(f, "{resource} {name}")
+        } else {
+            write!(f, "{resource} {namespace}/{name}")
+        }
+    }
 }
 
 /// An object as stored.
@@ -80,13 +138,13 @@ pub struct ListPage {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is an object of that key.
-    #[error("{0:?} exists already")]
+    #[error("{0} exists already")]
     Exists(Key),
     /// There is none.
-    #[error("{0:?} does not exist")]
+    #[error("{0} does not exist")]
     NotFound(Key),
     /// The object was written by another since.
-    #[error("{key:?} is at revision {actual}, not {expected}")]
+    #[error("{key} is at revision {actual}, not {expected}")]
     Conflict {
         /// The key.
         key: Key,
@@ -111,7 +169,41 @@ pub enum Error {
         /// The newest there is.
         newest: u64,
     },
-    /// The database failed (disk full, damaged file).
+    /// The device is full. Reading works; writing works again when there is room.
+    #[error("no space left for the database {path}: free some on its device, writes then work again")]
+    NoSpace {
+        /// The database.
+        path: String,
+    },
+    /// The database is damaged.
+    #[error(
+        "the database {path} is damaged: stop the daemon, move {path} and {path}-wal away and start it again (what is in \
+         Git comes back by itself), or rescue the rest with `sqlite3 {path} .recover | sqlite3 new.db`"
+    )]
+    Damaged {
+        /// The database.
+        path: String,
+        /// What SQLite said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An ephemeral resource has as many objects as it may.
+    #[error("{resource} is full: it may have {limit} objects")]
+    Full {
+        /// The resource.
+        resource: Arc<str>,
+        /// Its bound.
+        limit: usize,
+    },
+    /// The database can't be used.
+    #[error("the database {path} can't be used: {why}")]
+    Unusable {
+        /// The database.
+        path: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The database failed otherwise.
     #[error("the store's database failed")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The store has been closed.
@@ -137,17 +229,4 @@ pub trait Store: Send + Sync + 'static {
     fn watch(&self, resource: &str, after: u64) -> Result<Watch, Error>;
     /// The newest revision.
     fn revision(&self) -> u64;
-}
-
-/// A stream of changes. Ends when the watcher fell behind the kept history or the store was closed; the
-/// client then lists again.
-pub struct Watch {
-    _todo: (),
-}
-
-impl Watch {
-    /// The next change; `None` at the end.
-    pub async fn next(&mut self) -> Option<Arc<Change>> {
-        None
-    }
 }
