@@ -8,7 +8,12 @@
 
 pub mod api;
 pub mod client;
+mod discovery;
+mod openapi;
+mod protobuf;
 pub mod status;
+mod table;
+pub mod tls;
 
 pub use api::{Api, Caller};
 pub use client::Client;
