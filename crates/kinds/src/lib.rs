@@ -18,15 +18,19 @@
 //! | [`metadata`] | the rules for names and labels |
 //! | [`columns`], [`jsonpath`] | what `kubectl get` shows |
 //! | [`event`] | events in their two forms |
+//! | [`core`], [`vm`], [`flux`], [`host`] | the kinds as types, for the domains that act on them |
 //! | [`condition`] | status conditions |
 //! | [`quantity`], [`duration`] | `8Gi`, `2000m`; `1h30m` |
 //! | [`network`] | what the network and its users tell each other |
 
 pub mod columns;
 pub mod condition;
+pub mod core;
 pub mod duration;
 pub mod event;
+pub mod flux;
 pub mod gvr;
+pub mod host;
 pub mod jsonpath;
 pub mod metadata;
 pub mod network;
@@ -35,5 +39,7 @@ pub mod quantity;
 pub mod registry;
 mod rules;
 mod schema;
+pub mod typed;
+pub mod vm;
 
 pub use object::{Gvk, Gvr, Object, ObjectKey};

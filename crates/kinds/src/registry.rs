@@ -5,6 +5,7 @@ mod load;
 use serde_json::Value;
 
 pub use self::load::LoadError;
+pub(crate) use self::load::load_with_pieces;
 use crate::{
     columns::Computed,
     event, metadata,
@@ -250,7 +251,7 @@ impl KindDef {
         let mut errors = Vec::new();
         metadata::validate(self, object, &mut errors);
         if let Some(schema) = self.schema_for(object) {
-            schema::validate(schema, object, "", &mut errors);
+            schema::validate(schema::Entries::ByIndex, schema, object, "", &mut errors);
         }
         // The rules may take for granted that the shape is right.
         if errors.is_empty() {
@@ -290,7 +291,7 @@ impl KindDef {
     pub fn unknown_fields(&self, object: &Object) -> Vec<String> {
         let mut found = Vec::new();
         if let Some(schema) = self.schema_for(object) {
-            schema::unknown_fields(schema, object, "", &mut found);
+            schema::unknown_fields(schema::Entries::ByIndex, schema, object, "", &mut found);
         }
         found
     }

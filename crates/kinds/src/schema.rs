@@ -42,8 +42,35 @@ pub(crate) fn set_defaults(schema: &Value, value: &mut Value) {
     }
 }
 
+/// How a walk names the entries of lists in paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entries {
+    /// By index, as Kubernetes does: `volumes[0]`.
+    ByIndex,
+    /// By key where the list has keys, as people do: `switches[vSwitch1]`.
+    ByKey,
+}
+
+impl Entries {
+    fn path(self, list: &Value, path: &str, index: usize, item: &Value) -> String {
+        let key = list
+            .pointer("/x-kubernetes-list-map-keys/0")
+            .and_then(Value::as_str);
+        match key.and_then(|key| item.get(key)?.as_str()) {
+            Some(key) if self == Self::ByKey => format!("{path}[{key}]"),
+            _ => format!("{path}[{index}]"),
+        }
+    }
+}
+
 /// Paths of fields that the schema does not name. Places that may hold anything are not looked into.
-pub(crate) fn unknown_fields(schema: &Value, value: &Value, path: &str, found: &mut Vec<String>) {
+pub(crate) fn unknown_fields(
+    entries: Entries,
+    schema: &Value,
+    value: &Value,
+    path: &str,
+    found: &mut Vec<String>,
+) {
     if found.len() >= MOST {
         return;
     }
@@ -51,21 +78,28 @@ pub(crate) fn unknown_fields(schema: &Value, value: &Value, path: &str, found: &
         Value::Object(map) => {
             if let Some(schema) = schema.get("additionalProperties") {
                 for (name, value) in map {
-                    unknown_fields(schema, value, &join(path, name), found);
+                    unknown_fields(entries, schema, value, &join(path, name), found);
                 }
             } else if let Some(properties) = properties(schema) {
                 for (name, value) in map {
                     match properties.get(name) {
-                        Some(schema) => unknown_fields(schema, value, &join(path, name), found),
+                        Some(schema) => unknown_fields(entries, schema, value, &join(path, name), found),
                         None => found.push(join(path, name)),
                     }
                 }
             }
         }
         Value::Array(items) => {
-            if let Some(schema) = schema.get("items") {
+            let list = schema;
+            if let Some(schema) = list.get("items") {
                 for (index, item) in items.iter().enumerate() {
-                    unknown_fields(schema, item, &format!("{path}[{index}]"), found);
+                    unknown_fields(
+                        entries,
+                        schema,
+                        item,
+                        &entries.path(list, path, index, item),
+                        found,
+                    );
                 }
             }
         }
@@ -74,7 +108,13 @@ pub(crate) fn unknown_fields(schema: &Value, value: &Value, path: &str, found: &
 }
 
 /// What does not fit the schema. A null counts as absent.
-pub(crate) fn validate(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+pub(crate) fn validate(
+    entries: Entries,
+    schema: &Value,
+    value: &Value,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
     if errors.len() >= MOST || value.is_null() {
         return;
     }
@@ -101,13 +141,19 @@ pub(crate) fn validate(schema: &Value, value: &Value, path: &str, errors: &mut V
         ));
     }
     match value {
-        Value::Object(map) => validate_object(schema, map, path, errors),
-        Value::Array(items) => validate_array(schema, items, path, errors),
+        Value::Object(map) => validate_object(entries, schema, map, path, errors),
+        Value::Array(items) => validate_array(entries, schema, items, path, errors),
         _ => {}
     }
 }
 
-fn validate_object(schema: &Value, map: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError>) {
+fn validate_object(
+    entries: Entries,
+    schema: &Value,
+    map: &Map<String, Value>,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
     let required = schema
         .get("required")
         .and_then(Value::as_array)
@@ -126,25 +172,31 @@ fn validate_object(schema: &Value, map: &Map<String, Value>, path: &str, errors:
     if let Some(properties) = properties(schema) {
         for (name, value) in map {
             if let Some(schema) = properties.get(name) {
-                validate(schema, value, &join(path, name), errors);
+                validate(entries, schema, value, &join(path, name), errors);
             }
         }
     }
     if let Some(schema) = schema.get("additionalProperties") {
         for (name, value) in map {
-            validate(schema, value, &join(path, name), errors);
+            validate(entries, schema, value, &join(path, name), errors);
         }
     }
 }
 
-fn validate_array(schema: &Value, items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
-    if let Some(schema) = schema.get("items") {
+fn validate_array(entries: Entries, list: &Value, items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
+    if let Some(schema) = list.get("items") {
         for (index, item) in items.iter().enumerate() {
-            validate(schema, item, &format!("{path}[{index}]"), errors);
+            validate(
+                entries,
+                schema,
+                item,
+                &entries.path(list, path, index, item),
+                errors,
+            );
         }
     }
-    let list_type = schema.get("x-kubernetes-list-type").and_then(Value::as_str);
-    let keys: Vec<&str> = schema
+    let list_type = list.get("x-kubernetes-list-type").and_then(Value::as_str);
+    let keys: Vec<&str> = list
         .get("x-kubernetes-list-map-keys")
         .and_then(Value::as_array)
         .into_iter()

@@ -116,6 +116,16 @@ pub(super) fn builtin() -> Result<Vec<KindDef>, LoadError> {
         .collect()
 }
 
+/// Reads a document with a schema and, under `pieces`, the pieces that it uses.
+pub(crate) fn load_with_pieces(name: &str, text: &str) -> Result<Value, LoadError> {
+    let mut schema: Map<String, Value> = read(name, text)?;
+    let pieces = match schema.remove("pieces") {
+        Some(Value::Object(pieces)) => pieces,
+        _ => Map::new(),
+    };
+    expand(name, Value::Object(schema), &pieces, 0)
+}
+
 fn read<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> Result<T, LoadError> {
     let wrong = |message: String| LoadError::Document {
         name: name.into(),
