@@ -1,2 +1,113 @@
-//! Placeholder of the first commit.
-fn main() {}
+//! `selvedge`: the command line of a host and of those who write its site repository.
+//!
+//! `validate` works offline on a folder; `vm console`, `nic list` and `logs vm` work on the host itself; the
+//! rest asks the host's API through a kubeconfig, as kubectl does.
+
+mod api;
+mod commands;
+mod kubeconfig;
+mod output;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::{
+    api::Api,
+    commands::{get, logs, nic, reconcile, status, validate, version, vm},
+    kubeconfig::Kubeconfig,
+    output::Output,
+};
+
+/// See and steer a Selvedge host, and check a site repository before it is pushed.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done and all well, 1 something is wrong (errors found, not ready, refused), \
+    2 wrong usage, 3 the host's API can't be reached.\n\n\
+    Examples:\n  selvedge validate ./site\n  selvedge status\n  selvedge get vm -A\n  selvedge reconcile\n  selvedge vm console shop/till"
+)]
+struct Args {
+    /// Whom to ask. Default: $KUBECONFIG, else /etc/selvedge/admin.kubeconfig.
+    #[arg(long, global = true)]
+    kubeconfig: Option<PathBuf>,
+    /// The host's configuration, for the commands that work on the host itself.
+    #[arg(
+        long,
+        global = true,
+        env = "SELVEDGE_CONFIG",
+        default_value = "/etc/selvedge/host.toml"
+    )]
+    config: PathBuf,
+    /// How to print.
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Checks a site folder offline: every error with file, line, column and field.
+    Validate(validate::Args),
+    /// Shows objects of a kind.
+    Get(get::Args),
+    /// Shows what is wanted, what is true, what failed, and from which commit.
+    Status,
+    /// Makes the host look at its repositories now, and waits until it has acted.
+    Reconcile(reconcile::Args),
+    /// Physical network cards.
+    #[command(subcommand)]
+    Nic(nic::Command),
+    /// Virtual machines on this host.
+    #[command(subcommand)]
+    Vm(vm::Command),
+    /// Shows the host's events, or a virtual machine's console log.
+    Logs(logs::Args),
+    /// Shows the version of this program and of the host.
+    Version,
+    /// Prints a completion script for a shell.
+    Completions {
+        /// bash, zsh, fish, elvish or powershell.
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    // An error means that a provider is there already, which is what we want.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    runtime.block_on(run(args)).unwrap_or_else(|error| fail(&error))
+}
+
+async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let output = args.output;
+    let api = || Kubeconfig::find(args.kubeconfig.as_deref()).and_then(|kubeconfig| Api::new(&kubeconfig));
+    match args.command {
+        Command::Validate(command) => validate::run(&command, output),
+        Command::Get(command) => get::run(&api()?, &command, output).await,
+        Command::Status => status::run(&api()?, output).await,
+        Command::Reconcile(command) => reconcile::run(&api()?, &command).await,
+        Command::Nic(command) => nic::run(&command, &args.config, output),
+        Command::Vm(command) => vm::run(&command, &args.config).await,
+        Command::Logs(command) => logs::run(api, &command, &args.config, output).await,
+        Command::Version => version::run(api().ok().as_ref(), output).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "selvedge", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("selvedge: {error:#}");
+    if error.is::<api::Unreachable>() {
+        ExitCode::from(3)
+    } else {
+        ExitCode::FAILURE
+    }
+}
