@@ -37,6 +37,38 @@ pub(crate) struct Node {
     pub(crate) mark: Mark,
     /// How it is written, if it is a scalar.
     pub(crate) style: Option<ScalarStyle>,
+    /// The text of a boolean that only YAML 1.1 takes for one (`yes`, `on`, `n`, …).
+    word: Option<Box<str>>,
+}
+
+/// What stands around a node in a manifest: in some places only text makes sense, and there a word such as
+/// `yes` or `on` is text, as it is to Flux. Elsewhere it is a boolean, as it is to kubectl.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Root,
+    Metadata,
+    /// A map of text to text: labels, annotations, the data of a ConfigMap.
+    Texts,
+    /// The list of a container's variables, and one of them.
+    Variables,
+    Variable,
+    Other,
+}
+
+impl Place {
+    fn below(self, key: &str) -> Self {
+        match (self, key) {
+            (Self::Root, "metadata") => Self::Metadata,
+            (Self::Root, "data" | "stringData" | "binaryData")
+            | (Self::Metadata, "labels" | "annotations") => Self::Texts,
+            (_, "env") => Self::Variables,
+            _ => Self::Other,
+        }
+    }
+
+    fn wants_text(self, key: &str) -> bool {
+        self == Self::Texts || (self == Self::Variable && key == "value")
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -57,15 +89,30 @@ pub(crate) struct Entry {
 }
 
 impl Node {
-    /// The value, without the places.
+    /// The value of a document, without the places.
     pub(crate) fn into_value(self) -> Value {
+        self.into_value_at(Place::Root)
+    }
+
+    fn into_value_at(self, place: Place) -> Value {
         match self.kind {
             Kind::Scalar(value) => value,
-            Kind::List(items) => Value::Array(items.into_iter().map(Node::into_value).collect()),
+            Kind::List(items) => {
+                let place = if place == Place::Variables {
+                    Place::Variable
+                } else {
+                    Place::Other
+                };
+                Value::Array(items.into_iter().map(|item| item.into_value_at(place)).collect())
+            }
             Kind::Map(entries) => {
                 let mut map = Map::new();
-                for entry in entries {
-                    map.insert(entry.key, entry.value.into_value());
+                for Entry { key, value, .. } in entries {
+                    let value = match value.word {
+                        Some(word) if place.wants_text(&key) => Value::String(word.into()),
+                        _ => value.into_value_at(place.below(&key)),
+                    };
+                    map.insert(key, value);
                 }
                 Value::Object(map)
             }
@@ -174,11 +221,9 @@ impl<'t> Composer<'t> {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = self.scalar(&text, style, tag.as_deref(), at)?;
                 let merge_key = style == ScalarStyle::Plain && text == "<<";
-                let node = Node {
-                    kind: Kind::Scalar(value),
-                    mark: at,
-                    style: Some(style),
-                };
+                let word = value.is_boolean() && !matches!(&*text.to_ascii_lowercase(), "true" | "false");
+                let word = word.then(|| text.as_ref().into());
+                let node = Node { kind: Kind::Scalar(value), mark: at, style: Some(style), word };
                 self.count(at, 1)?;
                 if anchor != 0 {
                     let size = size(&node);
@@ -225,6 +270,7 @@ impl<'t> Composer<'t> {
                 kind,
                 mark,
                 style: None,
+                word: None,
             },
             anchor,
             key: None,
@@ -333,8 +379,12 @@ impl<'t> Composer<'t> {
     }
 }
 
-/// The text of a key, as kubectl makes it from keys that are no text.
+/// The text of a key, as kubectl makes it from keys that are no text. Words such as `on` stay words: no
+/// field is called `true`.
 fn key_text(node: &Node) -> Option<String> {
+    if let Some(word) = &node.word {
+        return Some(word.to_string());
+    }
     match &node.kind {
         Kind::Scalar(Value::String(text)) => Some(text.clone()),
         Kind::Scalar(Value::Number(number)) => Some(number.to_string()),

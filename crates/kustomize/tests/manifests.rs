@@ -62,6 +62,19 @@ fn anchors_merge_keys_and_tags() {
 }
 
 #[test]
+fn words_are_booleans_but_where_only_text_can_be() {
+    let text = "metadata: {labels: {a: yes, b: true}}\ndata: {on: off, t: \"yes\"}\nspec: {on: yes, y: n, env: [{name: x, value: on}]}\n";
+    assert_eq!(
+        objects(text),
+        [json!({
+            "metadata": {"labels": {"a": "yes", "b": true}},
+            "data": {"on": "off", "t": "yes"},
+            "spec": {"on": true, "y": false, "env": [{"name": "x", "value": "on"}]}
+        })]
+    );
+}
+
+#[test]
 fn duplicate_keys_are_refused_at_the_second_one() {
     let wrong = parse("a:\n  x: 1\n  y: 2\n  x: 3\n").unwrap_err();
     assert_eq!((wrong.line, wrong.column), (4, 3));
@@ -181,8 +194,8 @@ proptest! {
     fn no_input_panics(text in "[ -~\n\t{}\\[\\]:&*!|>'\"#-]{0,200}") {
         let limits = Limits { depth: 16, ..Limits::default() };
         drop(parse_manifests("f", text.as_bytes(), &limits));
-        let _ = (position_of(&text, 0, None, "a.b[0].c"));
-        let _ = (block_scalar_start(&text, 0, None, "a.b"));
+        let _ = position_of(&text, 0, None, "a.b[0].c");
+        let _ = block_scalar_start(&text, 0, None, "a.b");
     }
 
     #[test]
