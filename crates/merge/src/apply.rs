@@ -8,7 +8,7 @@ use crate::managed::{
     Entry, FieldSet, ManagedFields, Operation, path_text, same, strip, without_managed_fields,
 };
 use crate::schema::Type;
-use crate::typed;
+use crate::typed::{self, Emptied};
 
 /// Who applies, and how.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +126,7 @@ pub fn server_side_apply(
                 .extend(before_first_apply(before, ty, options.now));
         }
         for entry in &mut managers.entries {
-            if let Some(fitted) = typed::reconcile(&entry.fields, before, ty, 0) {
+            if let Some(fitted) = typed::reconcile(&entry.fields, ty, 0) {
                 entry.fields = fitted;
             }
         }
@@ -276,7 +276,7 @@ fn prune(merged: &mut Value, last: &FieldSet, set: &FieldSet, managers: &Managed
 
     let without = |gone: &FieldSet| {
         let mut value = merged.clone();
-        typed::remove(&mut value, gone, ty, 0);
+        typed::remove(&mut value, gone, ty, 0, Emptied::Null);
         typed::ensure_named(&typed::fields(&value, ty), ty, 0)
     };
     // Three steps, because removing a field removes what is below it: first all that was applied last time, then that
@@ -284,7 +284,7 @@ fn prune(merged: &mut Value, last: &FieldSet, set: &FieldSet, managers: &Managed
     let left = without(&last);
     let left = without(&all.difference(&left).difference(&managed));
     let gone = all.difference(&left).intersection(&last);
-    typed::remove(merged, &gone, ty, 0);
+    typed::remove(merged, &gone, ty, 0, Emptied::Kept);
 }
 
 fn conflicts(managers: &ManagedFields, taken: &FieldSet) -> Vec<Conflict> {

@@ -67,8 +67,6 @@ static METADATA: LazyLock<Value> = LazyLock::new(|| {
 });
 
 impl<'s> Type<'s> {
-    pub(crate) const DEDUCED: Self = Self(None);
-
     pub(crate) fn get(self, key: &str) -> Option<&'s Value> {
         self.0?.get(key)
     }
@@ -111,14 +109,22 @@ impl<'s> Type<'s> {
         match value {
             Value::Object(_) => self.map_form(),
             Value::Array(_) => self.list_form(),
-            Value::Null if self.is_map() => self.map_form(),
-            Value::Null if self.text("type") == Some("array") => self.list_form(),
+            Value::Null => match self.text("type") {
+                Some("object") | None => self.map_form(),
+                Some("array") => self.list_form(),
+                Some(_) => Form::Leaf,
+            },
             _ => Form::Leaf,
         }
     }
 
-    fn is_map(self) -> bool {
-        self.text("type") == Some("object")
+    /// Whether the schema says of a map or list that it is one piece.
+    pub(crate) fn is_atomic_container(self) -> bool {
+        match self.text("type") {
+            Some("object") => matches!(self.map_form(), Form::Leaf),
+            Some("array") => matches!(self.list_form(), Form::Leaf),
+            _ => false,
+        }
     }
 
     fn map_form(self) -> Form<'s> {

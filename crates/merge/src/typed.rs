@@ -358,33 +358,45 @@ pub(crate) fn merge(live: &mut Value, applied: &Value, ty: Type<'_>, depth: usiz
     }
 }
 
-/// Removes fields and items, with all that is below them. True if the value is left empty by it.
-pub(crate) fn remove(value: &mut Value, set: &FieldSet, ty: Type<'_>, depth: usize) -> bool {
-    match (ty.form(value), value) {
+/// What is left of a map or list that is emptied by removing what was in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Emptied {
+    /// An empty one.
+    Kept,
+    /// `null`, which counts as a field even where an empty list does not.
+    Null,
+}
+
+/// Removes fields and items, with all that is below them. A map or list that is emptied by it stays: it would be in the
+/// set if nobody wanted it.
+pub(crate) fn remove(value: &mut Value, set: &FieldSet, ty: Type<'_>, depth: usize, emptied: Emptied) {
+    let is_void = match (ty.form(value), &mut *value) {
         (Form::Map(ty), Value::Object(map)) => {
-            let before = map.len();
-            map.retain(|name, below| match set.field(name) {
-                None => true,
-                Some(part) if part.member => false,
-                Some(part) => !remove(below, part, ty.step(name, depth == 0).0, depth + 1),
+            map.retain(|name, below| {
+                let Some(part) = set.field(name) else { return true };
+                if !part.member {
+                    remove(below, part, ty.step(name, depth == 0).0, depth + 1, emptied);
+                }
+                !part.member
             });
-            before > 0 && map.is_empty()
+            map.is_empty()
         }
         (Form::List(list), Value::Array(items)) => {
-            let before = items.len();
-            items.retain_mut(
-                |item| match item_element(list, item).ok().and_then(|e| set.child(&e)) {
-                    None => true,
-                    Some(part) if part.member => false,
-                    Some(part) => {
-                        remove(item, part, list.item, depth + 1);
-                        true
-                    }
-                },
-            );
-            before > 0 && items.is_empty()
+            items.retain_mut(|item| {
+                let Some(part) = item_element(list, item).ok().and_then(|e| set.child(&e)) else {
+                    return true;
+                };
+                if !part.member {
+                    remove(item, part, list.item, depth + 1, emptied);
+                }
+                !part.member
+            });
+            items.is_empty()
         }
-        _ => false,
+        _ => return,
+    };
+    if is_void && emptied == Emptied::Null {
+        *value = Value::Null;
     }
 }
 
@@ -403,48 +415,27 @@ pub(crate) fn ensure_named(set: &FieldSet, ty: Type<'_>, depth: usize) -> FieldS
     out
 }
 
-/// Fits a set to the schema of today: below what is now one piece there is nothing, and what was one piece and is now
-/// merged is owned with everything that is in it.
-pub(crate) fn reconcile(set: &FieldSet, value: &Value, ty: Type<'_>, depth: usize) -> Option<FieldSet> {
-    let mut changed = false;
-    let mut out = FieldSet::node(set.member);
-    for (element, below) in set.children() {
-        let (inner, field_ty, declared) = match (element, ty.form(value), value) {
-            (PathElement::Field(name), Form::Map(ty), Value::Object(map)) => {
-                let (field, declared) = ty.step(name, depth == 0);
-                (map.get(name), field, declared)
-            }
-            (_, Form::List(list), Value::Array(items)) => {
-                let item = items
-                    .iter()
-                    .find(|i| item_element(list, i).is_ok_and(|e| e == *element));
-                (item, list.item, false)
-            }
-            _ => (None, Type::DEDUCED, false),
-        };
-        let part = inner.and_then(|inner| {
-            let has_below = below.children().next().is_some();
-            match field_ty.form(inner) {
-                Form::Leaf if has_below && declared && is_container(inner) => Some(FieldSet::node(true)),
-                Form::Map(_) | Form::List(_) if !has_below && declared && !is_void(Some(inner)) => {
-                    let mut all = FieldSet::new();
-                    let mut walk = Fields {
-                        strict: false,
-                        path: Vec::new(),
-                    };
-                    let _ = walk.visit(inner, field_ty, &mut all, false);
-                    all.member = below.member;
-                    Some(all)
-                }
-                _ => reconcile(below, inner, field_ty, depth + 1),
-            }
-        });
-        changed |= part.is_some();
-        out.attach(element.clone(), part.unwrap_or_else(|| below.clone()));
+/// Fits a set to the schema of today: whoever owned something inside of what is one piece now owns the piece. `None` if
+/// nothing is to be done.
+pub(crate) fn reconcile(set: &FieldSet, ty: Type<'_>, depth: usize) -> Option<FieldSet> {
+    if depth > 0 && set.children().next().is_some() && ty.is_atomic_container() {
+        return Some(FieldSet::node(true));
     }
-    changed.then_some(out)
-}
-
-fn is_container(value: &Value) -> bool {
-    value.is_object() || value.is_array()
+    let step = |element: &PathElement| match element {
+        PathElement::Field(name) => ty.step(name, depth == 0).0,
+        _ => Type(ty.get("items")),
+    };
+    // Mostly there is nothing to do, so first look, then copy.
+    let changed: Vec<_> = set
+        .children()
+        .filter_map(|(e, below)| Some((e, reconcile(below, step(e), depth + 1)?)))
+        .collect();
+    if changed.is_empty() {
+        return None;
+    }
+    let mut out = set.clone();
+    for (element, below) in changed {
+        *out.child_mut(element.clone()) = below;
+    }
+    Some(out)
 }

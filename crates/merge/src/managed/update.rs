@@ -99,7 +99,7 @@ fn record(
     }
     let mut taken = change.modified.union(&change.added);
     for entry in &mut managers.entries {
-        if let Some(fitted) = old.and_then(|old| typed::reconcile(&entry.fields, old, ty, 0)) {
+        if let Some(fitted) = typed::reconcile(&entry.fields, ty, 0) {
             entry.fields = fitted;
         }
         entry.fields = entry.fields.difference(&taken).difference(&change.removed);
