@@ -39,7 +39,7 @@ fn walk<'a>(value: &'a Value, path: &str, depth: usize) -> Option<&'a Value> {
 fn is(found: &Value, wanted: &str) -> bool {
     match found {
         Value::String(text) => text == wanted,
-        other => other.to_string() == wanted,
+        other => format!("{other}") == wanted,
     }
 }
 

@@ -226,28 +226,24 @@ fn validate_array(entries: Entries, list: &Value, items: &[Value], path: &str, e
 
 fn wrong_type(schema: &Value, value: &Value) -> Option<String> {
     let expected = if flag(schema, "x-kubernetes-int-or-string") {
-        // Fractions are numbers too: `cpu: 0.5`.
-        if matches!(value, Value::String(_) | Value::Number(_)) {
-            return None;
-        } else {
-            "integer or string"
-        }
+        "integer or string"
     } else {
-        let expected = schema.get("type").and_then(Value::as_str)?;
-        let fits = match expected {
-            "object" => value.is_object(),
-            "array" => value.is_array(),
-            "string" => value.is_string(),
-            "boolean" => value.is_boolean(),
-            "integer" => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0),
-            "number" => value.is_number(),
-            _ => true,
-        };
-        if fits {
-            return None;
-        }
-        expected
+        schema.get("type").and_then(Value::as_str)?
     };
+    let fits = match expected {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0),
+        "number" => value.is_number(),
+        // Fractions are numbers too: `cpu: 0.5`.
+        "integer or string" => value.is_string() || value.is_number(),
+        _ => true,
+    };
+    if fits {
+        return None;
+    }
     let got = match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
@@ -319,7 +315,7 @@ fn malformed(schema: &Value, value: &Value) -> Option<String> {
 fn is_base64(text: &str) -> bool {
     let text: Vec<u8> = text.bytes().filter(|b| !matches!(b, b'\n' | b'\r')).collect();
     let body = text.iter().rev().skip_while(|b| **b == b'=').count();
-    text.len() % 4 == 0
+    text.len().is_multiple_of(4)
         && text.len() - body <= 2
         && text[..body]
             .iter()
