@@ -1,0 +1,559 @@
+//! A lab: brought up, described on disk, taken down whatever happens.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::layout::{Layout, MGMT, NETWORKS, RUN, STATE, check_name, host_name};
+use crate::process::{Process, kill_all, of_lab};
+use crate::tool::tool;
+use crate::wait::wait_until;
+use crate::{CLIENT, SVC, SWITCH, host, netns, ovs, services};
+
+/// What kind of lab is wanted.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its name, unique on the machine; one that is left over under this name is taken down first.
+    pub name: String,
+    /// How many hosts.
+    pub hosts: u8,
+    /// How many NICs each has.
+    pub nics: u8,
+    /// Each host's folder in the repository; `{host}` stands for its name.
+    pub site_path: String,
+    /// Our own programs.
+    pub programs: Programs,
+}
+
+impl Options {
+    /// One host with three NICs, which reads the folder of the example site.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            hosts: 1,
+            nics: 3,
+            site_path: "./shop-001".to_owned(),
+            programs: Programs::find(),
+        }
+    }
+}
+
+/// Where our own programs are.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Programs {
+    host: Option<PathBuf>,
+    lab: Option<PathBuf>,
+}
+
+impl Programs {
+    /// `SELVEDGE_HOST_BIN` and `SELVEDGE_LAB_BIN`, else what lies beside the program that runs now.
+    #[must_use]
+    pub fn find() -> Self {
+        let named = |variable: &str, name: &str| {
+            std::env::var_os(variable).map(PathBuf::from).or_else(|| {
+                let me = std::env::current_exe().ok()?;
+                // A test is one directory deeper than the programs.
+                me.ancestors()
+                    .skip(1)
+                    .take(2)
+                    .map(|directory| directory.join(name))
+                    .find(|path| path.is_file())
+            })
+        };
+        Self {
+            host: named("SELVEDGE_HOST_BIN", "selvedge-host"),
+            lab: named("SELVEDGE_LAB_BIN", "selvedge-lab"),
+        }
+    }
+
+    /// The same with this `selvedge-lab`, which a test knows from Cargo.
+    #[must_use]
+    pub fn with_lab(mut self, lab: &str) -> Self {
+        self.lab = Some(lab.into());
+        self
+    }
+
+    /// The daemon.
+    pub(crate) fn host(&self) -> Result<&str> {
+        path(self.host.as_deref(), "selvedge-host", "SELVEDGE_HOST_BIN")
+    }
+
+    /// The lab's own program, which is its servers.
+    pub(crate) fn lab(&self) -> Result<&str> {
+        path(self.lab.as_deref(), "selvedge-lab", "SELVEDGE_LAB_BIN")
+    }
+}
+
+fn path<'a>(found: Option<&'a Path>, name: &str, variable: &str) -> Result<&'a str> {
+    let found =
+        found.with_context(|| format!("no {name} beside this program: build it, or set {variable}"))?;
+    found.to_str().context("a program's path is not UTF-8")
+}
+
+/// A process that the lab started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// The node that it runs in.
+    pub node: String,
+    /// What it is.
+    pub name: String,
+    /// Which it is.
+    pub process: Process,
+}
+
+/// What `lab.json` says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Description {
+    index: u8,
+    hosts: u8,
+    nics: u8,
+    site_path: String,
+    programs: Programs,
+    processes: Vec<Record>,
+}
+
+/// A lab that runs. Dropped, it is taken down, unless [`Lab::keep`] was called; when the process that made it is
+/// killed, a guard process takes it down.
+#[derive(Debug)]
+pub struct Lab {
+    /// Names, directories, addresses.
+    pub layout: Layout,
+    /// How many hosts it has.
+    pub hosts: u8,
+    /// How many NICs each has.
+    pub nics: u8,
+    pub(crate) site_path: String,
+    pub(crate) programs: Programs,
+    processes: Vec<Record>,
+    children: Vec<Child>,
+    guard: Option<(Child, ChildStdin)>,
+    ours: bool,
+}
+
+impl Lab {
+    /// Brings a lab up: switch, servers, and hosts with their NICs plugged in, not started yet.
+    ///
+    /// # Errors
+    /// When some part of it cannot be made; what was made is removed.
+    pub fn up(options: &Options) -> Result<Self> {
+        down(&options.name)?;
+        let layout = reserve(options)?;
+        let mut lab = Self {
+            layout,
+            hosts: options.hosts,
+            nics: options.nics,
+            site_path: options.site_path.clone(),
+            programs: options.programs.clone(),
+            processes: Vec::new(),
+            children: Vec::new(),
+            guard: None,
+            ours: true,
+        };
+        lab.save()?;
+        lab.arm()?;
+        lab.build()
+            .with_context(|| format!("cannot bring up lab {}", options.name))?;
+        Ok(lab)
+    }
+
+    /// A lab that another process brought up. Dropping this value leaves the lab as it is.
+    ///
+    /// # Errors
+    /// When there is no such lab.
+    pub fn open(name: &str) -> Result<Self> {
+        check_name(name)?;
+        let file = Path::new(RUN).join(name).join("lab.json");
+        let text = fs::read(&file).with_context(|| format!("there is no lab {name}"))?;
+        let known: Description =
+            serde_json::from_slice(&text).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(Self {
+            layout: Layout::new(name, known.index)?,
+            hosts: known.hosts,
+            nics: known.nics,
+            site_path: known.site_path,
+            programs: known.programs,
+            processes: known.processes,
+            children: Vec::new(),
+            guard: None,
+            ours: false,
+        })
+    }
+
+    /// Lets the lab outlive this process.
+    ///
+    /// # Errors
+    /// When the guard cannot be told.
+    pub fn keep(mut self) -> Result<()> {
+        if let Some((mut child, mut stdin)) = self.guard.take() {
+            stdin.write_all(b"keep").context("cannot tell the guard to go")?;
+            drop(stdin);
+            child.wait().context("the guard does not end")?;
+        }
+        self.ours = false;
+        Ok(())
+    }
+
+    /// Takes the lab down and says what could not be removed.
+    ///
+    /// # Errors
+    /// When something is left.
+    pub fn down(mut self) -> Result<()> {
+        self.ours = false;
+        self.remove()
+    }
+
+    /// The processes that the lab started, whether they still run or not.
+    #[must_use]
+    pub fn processes(&self) -> &[Record] {
+        &self.processes
+    }
+
+    /// A process that the lab started and that runs.
+    #[must_use]
+    pub fn process(&self, node: &str, name: &str) -> Option<&Process> {
+        let mine = self
+            .processes
+            .iter()
+            .rev()
+            .find(|record| record.node == node && record.name == name)?;
+        mine.process.runs().then_some(&mine.process)
+    }
+
+    /// Where a process of the lab logs to.
+    #[must_use]
+    pub fn log(&self, node: &str, name: &str) -> PathBuf {
+        self.layout
+            .node_state(node)
+            .join("log")
+            .join(format!("{name}.log"))
+    }
+
+    /// A command inside a node.
+    #[must_use]
+    pub fn inside(&self, node: &str, program: &str) -> Command {
+        ovs::with_environment(&self.layout, node, netns::inside(&self.layout, node, program))
+    }
+
+    fn build(&mut self) -> Result<()> {
+        let layout = self.layout.clone();
+        netns::add(&layout, SWITCH, "127.0.0.1")?;
+        self.start_ovs(SWITCH)?;
+        ovs::physical_switch(&layout)?;
+
+        netns::add(&layout, SVC, "127.0.0.1")?;
+        netns::add(&layout, CLIENT, &layout.svc_address(crate::layout::PROD))?;
+        for network in NETWORKS {
+            for (node, last) in [(SVC, 2), (CLIENT, 3)] {
+                let port = format!("{node}-{}", network.name);
+                netns::cable(&layout, &port, Some(node), network.name)?;
+                ovs::physical_port(&layout, &port, network.vlan, &[])?;
+                let address = format!("{}/24", layout.address(network, last));
+                netns::ip(
+                    &layout,
+                    Some(node),
+                    ["address", "add", &address, "dev", network.name],
+                )?;
+            }
+        }
+        let shell = layout.shell_interface();
+        netns::cable(&layout, "shell", None, &shell)?;
+        ovs::physical_port(&layout, "shell", MGMT.vlan, &[])?;
+        netns::ip(
+            &layout,
+            None,
+            [
+                "address",
+                "add",
+                &format!("{}/24", layout.shell_address()),
+                "dev",
+                &shell,
+            ],
+        )?;
+
+        services::prepare_repository(&layout)?;
+        self.start_services()?;
+        (1..=self.hosts).try_for_each(|number| host::plug(&layout, number, self.nics))
+    }
+
+    pub(crate) fn start_ovs(&mut self, node: &str) -> Result<()> {
+        let layout = self.layout.clone();
+        let [(server_name, server), (switch_name, switch)] = ovs::commands(&layout, node)?;
+        self.start(node, server_name, server)?;
+        ovs::initialise(&layout, node)?;
+        self.start(node, switch_name, switch)?;
+        let ready = layout.ovs_run(node).join("ovs-vswitchd.pid");
+        wait_until("ovs-vswitchd", Duration::from_secs(10), || ready.exists()).map(drop)
+    }
+
+    /// Starts a process of the lab, which outlives this one if the lab is kept.
+    pub(crate) fn start(&mut self, node: &str, name: &str, mut command: Command) -> Result<()> {
+        let log = self.log(node, name);
+        fs::create_dir_all(log.parent().context("a log has a directory")?)?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("cannot write {}", log.display()))?;
+        // Its own group: Ctrl-C at the terminal is for us, who then take everything down in order.
+        let command = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0);
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {name} of {node}"))?;
+        let process = Process::of(child.id().cast_signed())
+            .with_context(|| format!("{name} of {node} ended at once"))?;
+        self.children.push(child);
+        self.processes.retain(|record| record.process.runs());
+        self.processes.push(Record {
+            node: node.to_owned(),
+            name: name.to_owned(),
+            process,
+        });
+        self.save()
+    }
+
+    /// `kill -9` of a process that the lab started.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end.
+    pub fn kill(&mut self, node: &str, name: &str) -> Result<()> {
+        let process = self
+            .process(node, name)
+            .with_context(|| format!("{name} of {node} does not run"))?
+            .clone();
+        process.signal(Signal::SIGKILL)?;
+        wait_until("its end", Duration::from_secs(10), || !process.runs())?;
+        self.forget()
+    }
+
+    pub(crate) fn kill_where(&mut self, what: &str, find: impl FnMut() -> Vec<Process>) -> Result<()> {
+        kill_all(find).with_context(|| format!("cannot stop {what}"))?;
+        self.forget()
+    }
+
+    /// Forgets processes that are gone.
+    fn forget(&mut self) -> Result<()> {
+        self.children
+            .retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
+        self.processes.retain(|record| record.process.runs());
+        self.save()
+    }
+
+    fn save(&self) -> Result<()> {
+        let file = self.layout.run().join("lab.json");
+        let known = Description {
+            index: self.layout.index,
+            hosts: self.hosts,
+            nics: self.nics,
+            site_path: self.site_path.clone(),
+            programs: self.programs.clone(),
+            processes: self.processes.clone(),
+        };
+        let part = file.with_extension("part");
+        fs::write(&part, serde_json::to_vec_pretty(&known)?)?;
+        fs::rename(&part, &file).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Starts the guard: it takes the lab down when its input ends before it was told to go.
+    fn arm(&mut self) -> Result<()> {
+        let mut guard = Command::new(self.programs.lab()?)
+            .args(["guard", "--name", &self.layout.name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("cannot start the lab's guard")?;
+        let stdin = guard.stdin.take().context("the guard has no input")?;
+        self.guard = Some((guard, stdin));
+        Ok(())
+    }
+
+    fn remove(&mut self) -> Result<()> {
+        let result = down(&self.layout.name);
+        for mut child in self.children.drain(..) {
+            let _ = child.wait();
+        }
+        if let Some((mut guard, stdin)) = self.guard.take() {
+            drop(stdin);
+            let _ = guard.wait();
+        }
+        result
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = self.remove()
+        {
+            eprintln!("lab {}: {error:#}", self.layout.name);
+        }
+    }
+}
+
+/// What the guard process does: waits for the end of its input, and takes the lab down unless that was announced.
+///
+/// # Errors
+/// When something of the lab is left.
+pub fn guard(name: &str) -> Result<()> {
+    let mut told = Vec::new();
+    // An error is an end too.
+    let _ = std::io::stdin().read_to_end(&mut told);
+    if told.is_empty() { down(name) } else { Ok(()) }
+}
+
+/// Removes everything that belongs to the lab of this name, whoever made it and however far it came. Goes on after
+/// a failure.
+///
+/// # Errors
+/// When something is left.
+pub fn down(name: &str) -> Result<()> {
+    check_name(name)?;
+    let index = Lab::open(name).ok().map(|lab| lab.layout.index);
+    let mut problems = Vec::new();
+    let mut note = |result: Result<()>| {
+        if let Err(error) = result {
+            problems.push(format!("{error:#}"));
+        }
+    };
+    let namespaces = netns::of_lab(name);
+    let paths: Vec<PathBuf> = namespaces
+        .iter()
+        .map(|name| Path::new("/run/netns").join(name))
+        .collect();
+    note(kill_all(|| of_lab(name, &paths)));
+    if let Some(index) = index {
+        let interface = Layout::new(name, index)?.shell_interface();
+        if Path::new("/sys/class/net").join(&interface).exists() {
+            note(tool("ip", ["link", "delete", &interface]).map(drop));
+        }
+    }
+    for namespace in &namespaces {
+        note(tool("ip", ["netns", "delete", namespace]).map(drop));
+    }
+    note(crate::trace::remove_control_groups(name));
+    for root in [STATE, RUN] {
+        match fs::remove_dir_all(Path::new(root).join(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                note(Err(anyhow!(error).context(format!("cannot remove {root}/{name}"))))
+            }
+            _ => {}
+        }
+    }
+    note(remove_roots());
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        bail!("lab {name} is not wholly removed: {}", problems.join("; "))
+    }
+}
+
+/// The names of the labs that there are.
+#[must_use]
+pub fn list() -> Vec<String> {
+    let Ok(entries) = fs::read_dir(RUN) else {
+        return Vec::new();
+    };
+    let names = entries
+        .flatten()
+        .filter(|entry| entry.path().join("lab.json").exists());
+    let names: BTreeSet<String> = names
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.into_iter().collect()
+}
+
+/// Gives a lab its number and its directory.
+fn reserve(options: &Options) -> Result<Layout> {
+    if !nix::unistd::Uid::effective().is_root() {
+        bail!("a lab needs root: it makes network namespaces");
+    }
+    if options.hosts > 80 || options.nics > 9 {
+        bail!("a lab has at most 80 hosts with 9 NICs");
+    }
+    let _lock = lock()?;
+    let taken: BTreeSet<u8> = list()
+        .iter()
+        .filter_map(|name| Lab::open(name).ok())
+        .map(|lab| lab.layout.index)
+        .collect();
+    for index in (0..200).filter(|index| !taken.contains(index)) {
+        let layout = Layout::new(&options.name, index)?;
+        // Neither may the machine itself have routes there.
+        let network = format!("{}/24", layout.address(MGMT, 0));
+        if !tool("ip", ["route", "show", "root", &network])?.trim().is_empty() {
+            continue;
+        }
+        fs::create_dir_all(layout.run())?;
+        fs::create_dir_all(layout.state())?;
+        // A number is taken when it is written down.
+        let known = Description {
+            index,
+            hosts: options.hosts,
+            nics: options.nics,
+            site_path: options.site_path.clone(),
+            programs: options.programs.clone(),
+            processes: Vec::new(),
+        };
+        fs::write(layout.run().join("lab.json"), serde_json::to_vec(&known)?)?;
+        return Ok(layout);
+    }
+    bail!("there is no number left for another lab")
+}
+
+/// One at a time may choose a number, or remove the common directories.
+fn lock() -> Result<Flock<File>> {
+    let path = Path::new(RUN).join(".lock");
+    loop {
+        fs::create_dir_all(RUN)?;
+        let file = match OpenOptions::new().create(true).append(true).open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            other => other.with_context(|| format!("cannot open {}", path.display()))?,
+        };
+        let locked = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, error)| error)
+            .context("cannot lock the labs' directory")?;
+        // The one who held it may have removed it.
+        match (locked.metadata(), fs::metadata(&path)) {
+            (Ok(mine), Ok(there)) if mine.ino() == there.ino() => return Ok(locked),
+            _ => {}
+        }
+    }
+}
+
+/// Removes the directories of all labs when the last one is gone.
+fn remove_roots() -> Result<()> {
+    let _lock = lock()?;
+    let others = fs::read_dir(RUN)?
+        .flatten()
+        .any(|entry| entry.file_name() != ".lock");
+    if !others {
+        fs::remove_file(Path::new(RUN).join(".lock"))?;
+        fs::remove_dir(RUN)?;
+        // Not ours to complain about if somebody put something there.
+        let _ = fs::remove_dir(STATE);
+    }
+    Ok(())
+}
+
+impl Lab {
+    /// The names of its hosts.
+    #[must_use]
+    pub fn host_names(&self) -> Vec<String> {
+        (1..=self.hosts).map(host_name).collect()
+    }
+}
