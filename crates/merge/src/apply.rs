@@ -107,6 +107,14 @@ pub fn server_side_apply(
     let api_version = check(applied)?;
     let mut set = typed::fields_strict(applied, ty).map_err(|bad| invalid(bad.path, bad.message))?;
     strip(&mut set);
+    if let Some(live) = live
+        && is_applied_already(live, applied, &set, api_version, options)
+    {
+        return Ok(Outcome {
+            object: live.clone(),
+            changed: false,
+        });
+    }
 
     let before = live.map(without_managed_fields);
     let mut merged = before
@@ -209,6 +217,55 @@ fn check(applied: &Value) -> Result<&str, ApplyError> {
             "may not be in what is applied",
         )),
     }
+}
+
+/// Fields of `metadata` that only the server writes.
+const SERVERS: [&str; 5] = [
+    "creationTimestamp",
+    "generation",
+    "selfLink",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+];
+
+/// The common case, looked at without copying: the same manager applies the same again, and it is all there.
+fn is_applied_already(
+    live: &Value,
+    applied: &Value,
+    set: &FieldSet,
+    api_version: &str,
+    options: &ApplyOptions<'_>,
+) -> bool {
+    let ty = Type(Some(options.schema));
+    let subresource = options.subresource.unwrap_or_default();
+    let list = live.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let own = list.into_iter().flatten().find(|entry| {
+        let is = |key: &str, value: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default() == value;
+        is("manager", options.manager)
+            && is("operation", "Apply")
+            && is("subresource", subresource)
+            && is("apiVersion", api_version)
+    });
+    let Some(fields) = own.and_then(|entry| entry.get("fieldsV1")) else {
+        return false;
+    };
+    let skipped = |name: &str, value: &Value| {
+        SERVERS.contains(&name)
+            || name == "managedFields"
+            || (matches!(name, "uid" | "resourceVersion") && value.as_str().is_none_or(str::is_empty))
+    };
+    let all_there = applied.as_object().into_iter().flatten().all(|(name, value)| {
+        let Some(old) = live.get(name) else { return false };
+        let ty = ty.root_field(name).0;
+        match value {
+            Value::Object(new) if name == "metadata" => new.iter().all(|(name, value)| {
+                let covered = |old| typed::covers(old, value, ty.field(name).0, 2);
+                skipped(name, value) || old.get(name).is_some_and(covered)
+            }),
+            _ => typed::covers(old, value, ty, 1),
+        }
+    });
+    all_there && FieldSet::from_fields_v1(fields).is_ok_and(|last| last == *set)
 }
 
 /// Fields that only the server writes are never taken from what is applied.

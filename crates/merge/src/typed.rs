@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::managed::{FieldSet, PathElement, path_text, same};
+use crate::managed::{FieldSet, PathElement, same};
 use crate::schema::{Form, ListType, MAX_DEPTH, Type};
 
 mod list;
@@ -64,12 +64,8 @@ pub(crate) fn item_element(list: ListType<'_>, item: &Value) -> Result<PathEleme
 /// The fields of a value. Lists whose items have no keys are taken as one piece.
 pub(crate) fn fields(value: &Value, ty: Type<'_>) -> FieldSet {
     let mut set = FieldSet::new();
-    let mut walk = Fields {
-        strict: false,
-        path: Vec::new(),
-    };
     // Not strict, so there is no error.
-    let _ = walk.visit(value, ty, &mut set, true);
+    let _ = visit(value, ty, &mut set, 0, false);
     set.member = false;
     set
 }
@@ -77,92 +73,124 @@ pub(crate) fn fields(value: &Value, ty: Type<'_>) -> FieldSet {
 /// The same, but items without keys, duplicate items and too deep values are errors.
 pub(crate) fn fields_strict(value: &Value, ty: Type<'_>) -> Result<FieldSet, BadField> {
     let mut set = FieldSet::new();
-    Fields {
-        strict: true,
-        path: Vec::new(),
-    }
-    .visit(value, ty, &mut set, true)?;
+    visit(value, ty, &mut set, 0, true)?;
     set.member = false;
     Ok(set)
 }
 
-struct Fields {
-    strict: bool,
-    path: Vec<PathElement>,
-}
-
-impl Fields {
-    fn fail(&self, message: impl Into<String>) -> BadField {
-        BadField {
-            path: path_text(&self.path),
+impl BadField {
+    fn here(message: impl Into<String>) -> Self {
+        Self {
+            path: String::new(),
             message: message.into(),
         }
     }
 
-    fn visit(&mut self, value: &Value, ty: Type<'_>, out: &mut FieldSet, root: bool) -> Result<(), BadField> {
-        if self.path.len() >= MAX_DEPTH {
-            if self.strict {
-                return Err(BadField {
-                    path: String::new(),
-                    message: format!("more than {MAX_DEPTH} levels deep"),
-                });
+    /// The same, seen from one step above.
+    fn below(mut self, element: &PathElement) -> Self {
+        // The path of something too deep would be too long to read.
+        if self.path.len() < 1000 {
+            self.path.insert_str(0, &element.to_string());
+        }
+        self
+    }
+}
+
+fn visit(
+    value: &Value,
+    ty: Type<'_>,
+    out: &mut FieldSet,
+    depth: usize,
+    strict: bool,
+) -> Result<(), BadField> {
+    if depth >= MAX_DEPTH {
+        if strict {
+            return Err(BadField::here(format!("more than {MAX_DEPTH} levels deep")));
+        }
+        out.member = true;
+        return Ok(());
+    }
+    match (ty.form(value), value) {
+        (Form::Map(ty), Value::Object(map)) => {
+            for (name, below) in map {
+                let (field, declared) = ty.step(name, depth == 0);
+                let empty = below.is_null() || below.as_object().is_some_and(Map::is_empty);
+                let mut node = FieldSet::node(empty || !declared);
+                let element = PathElement::Field(name.clone());
+                match visit(below, field, &mut node, depth + 1, strict) {
+                    Ok(()) => out.attach(element, node),
+                    Err(bad) => return Err(bad.below(&element)),
+                }
             }
+        }
+        (Form::List(list), Value::Array(items)) => visit_items(list, items, out, depth, strict)?,
+        (Form::Map(_) | Form::List(_), _) => {}
+        (Form::Leaf, _) => out.member = true,
+    }
+    Ok(())
+}
+
+fn visit_items(
+    list: ListType<'_>,
+    items: &[Value],
+    out: &mut FieldSet,
+    depth: usize,
+    strict: bool,
+) -> Result<(), BadField> {
+    let elements: Result<Vec<_>, _> = items.iter().map(|item| item_element(list, item)).collect();
+    let elements = match elements {
+        Ok(elements) => elements,
+        Err(message) if strict => return Err(BadField::here(message)),
+        Err(_) => {
             out.member = true;
             return Ok(());
         }
-        match (ty.form(value), value) {
-            (Form::Map(ty), Value::Object(map)) => {
-                for (name, below) in map {
-                    let (field, declared) = ty.step(name, root);
-                    let node = out.child_mut(PathElement::Field(name.clone()));
-                    self.path.push(PathElement::Field(name.clone()));
-                    self.visit(below, field, node, false)?;
-                    self.path.pop();
-                    let empty = below.is_null() || below.as_object().is_some_and(Map::is_empty);
-                    node.member |= empty || !declared;
-                    if node.is_empty() {
-                        out.drop_field(name);
-                    }
-                }
+    };
+    for (element, item) in elements.into_iter().zip(items) {
+        if out.child(&element).is_some() {
+            if strict {
+                return Err(BadField::here("this item is there twice").below(&element));
             }
-            (Form::List(list), Value::Array(items)) => self.visit_items(list, items, out)?,
-            (Form::Map(_) | Form::List(_), _) => {}
-            (Form::Leaf, _) => out.member = true,
+            *out.child_mut(element) = FieldSet::node(true);
+            continue;
         }
-        Ok(())
+        let mut node = FieldSet::node(true);
+        match visit(item, list.item, &mut node, depth + 1, strict) {
+            Ok(()) => out.attach(element, node),
+            Err(bad) => return Err(bad.below(&element)),
+        }
     }
+    Ok(())
+}
 
-    fn visit_items(
-        &mut self,
-        list: ListType<'_>,
-        items: &[Value],
-        out: &mut FieldSet,
-    ) -> Result<(), BadField> {
-        let elements: Result<Vec<_>, _> = items.iter().map(|item| item_element(list, item)).collect();
-        let elements = match elements {
-            Ok(elements) => elements,
-            Err(message) if self.strict => return Err(self.fail(message)),
-            Err(_) => {
-                out.member = true;
-                return Ok(());
-            }
-        };
-        for (element, item) in elements.into_iter().zip(items) {
-            let node = out.child_mut(element.clone());
-            let duplicate = !node.is_empty();
-            self.path.push(element);
-            if duplicate {
-                if self.strict {
-                    return Err(self.fail("this item is there twice"));
-                }
-                *node = FieldSet::new();
-            } else {
-                self.visit(item, list.item, node, false)?;
-            }
-            self.path.pop();
-            node.member = true;
+/// Whether merging would leave the live value as it is. False where that is not quickly seen.
+pub(crate) fn covers(live: &Value, applied: &Value, ty: Type<'_>, depth: usize) -> bool {
+    if live == applied {
+        return true;
+    }
+    match (live, applied) {
+        _ if depth >= MAX_DEPTH => false,
+        (Value::Object(old), Value::Object(new)) if matches!(ty.form(live), Form::Map(_)) => {
+            new.iter().all(|(name, value)| {
+                old.get(name)
+                    .is_some_and(|old| covers(old, value, ty.step(name, depth == 0).0, depth + 1))
+            })
         }
-        Ok(())
+        (Value::Array(old), Value::Array(new)) => {
+            let Form::List(list) = ty.form(live) else {
+                return false;
+            };
+            // The items in the order they have, with nothing but others between them.
+            let mut old = old.iter();
+            new.iter().all(|item| {
+                item_element(list, item).is_ok_and(|element| {
+                    let same_item = |old: &&Value| item_element(list, old).is_ok_and(|e| e == element);
+                    old.find(same_item)
+                        .is_some_and(|old| covers(old, item, list.item, depth + 1))
+                })
+            })
+        }
+        _ => same(live, applied),
     }
 }
 
@@ -277,9 +305,9 @@ fn compare_lists(
             };
             let entry = by_element.entry(element).or_default();
             if side == 0 {
-                entry.0.push(item)
+                entry.0.push(item);
             } else {
-                entry.1.push(item)
+                entry.1.push(item);
             }
         }
     }

@@ -1,4 +1,8 @@
 //! Steps that the Go libraries of the Kubernetes API server carried out (see `oracle/main.go`), done again by us.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap is a failed test, in helpers too"
+)]
 
 use std::collections::BTreeMap;
 
