@@ -11,7 +11,7 @@ pub use self::{
         Bridge, LinkDiscovery, NetworkVss, NicTeaming, PortGroupSpec, Security, Shaping, Switch,
         SwitchPolicy, Vmknic, VmknicIp, vmknics,
     },
-    profile::{check, list_key, schema, unknown_fields},
+    profile::{check, entry_path, field_path, list_key, schema, unknown_fields},
 };
 use crate::{
     object::Object,

@@ -42,6 +42,21 @@ pub fn list_key<'a>(schema: Option<&'a Value>, items: &[Value]) -> Option<&'a st
     .then_some(OPTION)
 }
 
+/// The path of a field: `esx.network_vss`, or `esx["a b"]` for a name that is no plain word.
+#[must_use]
+pub fn field_path(path: &str, name: &str) -> String {
+    walk::join(path, name)
+}
+
+/// The path of a list's entry: by its key if the list has one, else by its index.
+#[must_use]
+pub fn entry_path(path: &str, key: Option<&str>, index: usize, item: &Value) -> String {
+    match key.and_then(|key| item.get(key)?.as_str()) {
+        Some(key) => format!("{path}[{key}]"),
+        None => format!("{path}[{index}]"),
+    }
+}
+
 /// What does not fit the schema. Paths name list entries by their keys:
 /// `esx.network_vss.switches[vSwitch1].port_groups[Cameras].vlan_id`.
 #[must_use]

@@ -1,0 +1,122 @@
+//! What the layers ask for: each read on its own, then merged. Pure.
+
+use kinds::{
+    host::{BASE_LAYER, HostConfiguration, NAMESPACE},
+    object::Object,
+};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    merge::{Layer, Merged, merge_layers},
+    observe::Observed,
+    profile::{self, Profile, ProfileError},
+};
+
+/// What the host should be like.
+#[derive(Clone, Debug, Default)]
+pub struct Desired {
+    /// The layers, in the order of their names.
+    pub layers: Vec<DesiredLayer>,
+    /// All that can be read of them, merged.
+    pub merged: Merged,
+    /// SHA-256 of the merged profile.
+    pub hash: String,
+}
+
+/// One layer.
+#[derive(Clone, Debug)]
+pub struct DesiredLayer {
+    /// `namespace/name`.
+    pub name: String,
+    /// Whether it is the base layer.
+    pub base: bool,
+    /// Its object; `None` for a base layer that is still to be made.
+    pub object: Option<Object>,
+    /// What it says, or why that can't be used.
+    pub content: Result<Profile, ProfileError>,
+    /// What of it is in force: its content or, if that can't be used, the last one that could.
+    pub in_force: Option<Value>,
+    /// Whether it asks for metrics to be sent.
+    pub metrics: bool,
+}
+
+/// The name of the base layer.
+#[must_use]
+pub fn base_name() -> String {
+    format!("{NAMESPACE}/{BASE_LAYER}")
+}
+
+/// Reads and merges the layers. `base` is the base layer for a host that has none yet.
+#[must_use]
+pub fn desired(observed: &Observed, base: &Value) -> Desired {
+    let mut layers: Vec<DesiredLayer> = observed
+        .objects
+        .iter()
+        .map(|object| layer(object, observed))
+        .collect();
+    if !layers.iter().any(|layer| layer.base) {
+        // A base layer that somebody deleted comes back as it was: what the host looks like now is what the
+        // layers have made of it.
+        let profile = observed.last_good.get(&base_name()).unwrap_or(base);
+        let content = profile::parse(profile);
+        let in_force = content.as_ref().ok().map(|profile| profile.value.clone());
+        layers.push(DesiredLayer {
+            name: base_name(),
+            base: true,
+            object: None,
+            content,
+            in_force,
+            metrics: false,
+        });
+    }
+    layers.sort_by(|a, b| a.name.cmp(&b.name));
+    let merged = merge_layers(&in_force(&layers));
+    Desired {
+        hash: hash(&merged.profile),
+        layers,
+        merged,
+    }
+}
+
+fn layer(object: &Object, observed: &Observed) -> DesiredLayer {
+    let typed = HostConfiguration::from_object(object).unwrap_or_default();
+    let name = format!(
+        "{}/{}",
+        kinds::object::namespace(object),
+        kinds::object::name(object)
+    );
+    let content = profile::parse(&typed.spec.profile);
+    let in_force = match &content {
+        Ok(profile) => Some(profile.value.clone()),
+        Err(_) => observed.last_good.get(&name).cloned(),
+    };
+    let metrics = !typed.spec.metrics_collection.is_null();
+    DesiredLayer {
+        base: name == base_name(),
+        name,
+        object: Some(object.clone()),
+        content,
+        in_force,
+        metrics,
+    }
+}
+
+fn in_force(layers: &[DesiredLayer]) -> Vec<Layer> {
+    let layer = |l: &DesiredLayer| {
+        Some(Layer {
+            name: l.name.clone(),
+            base: l.base,
+            profile: l.in_force.clone()?,
+        })
+    };
+    layers.iter().filter_map(layer).collect()
+}
+
+/// SHA-256 of a JSON value; the same for the same content, because keys are sorted.
+pub(crate) fn hash(value: &Value) -> String {
+    Sha256::digest(value.to_string().as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

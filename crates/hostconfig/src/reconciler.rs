@@ -1,0 +1,129 @@
+//! The reconciler: one key, `host`; reads everything, makes it so, reports.
+
+use std::{path::PathBuf, sync::Arc};
+
+use apiserver::{Client, client::EventType};
+use async_trait::async_trait;
+use reconcile::{Key, Outcome, Reconciler, section::Section};
+use serde_json::Value;
+use telemetry::{Clock, errors::chain};
+use tracing::{debug, warn};
+
+use crate::{
+    apply::{self, SectionResult},
+    desired::{Desired, desired},
+    layers::LayerFiles,
+    observe::observe,
+    plan::plan,
+    report,
+};
+
+/// The name of the one key.
+pub const KEY: &str = "host";
+
+/// Makes the host follow its host configurations.
+pub struct HostConfig {
+    client: Client,
+    sections: Vec<Arc<dyn Section>>,
+    files: LayerFiles,
+    base: Value,
+    clock: Clock,
+}
+
+impl HostConfig {
+    /// A reconciler. `base` is the profile `{"esx": {…}}` of a fresh host: it becomes the base layer of a host that
+    /// has none. `state_dir` holds the last good content of the layers, in the folder `hostconfig`.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        sections: Vec<Arc<dyn Section>>,
+        base: Value,
+        state_dir: impl Into<PathBuf>,
+    ) -> Self {
+        let clock = client.api().clock().clone();
+        Self {
+            client,
+            sections,
+            files: LayerFiles::new(state_dir.into().join("hostconfig")),
+            base,
+            clock,
+        }
+    }
+
+    /// The one key.
+    #[must_use]
+    pub fn key() -> Key {
+        Key::new("", KEY)
+    }
+
+    async fn run(&self) -> Outcome {
+        let observed = match observe(&self.client, &self.files).await {
+            Ok(observed) => observed,
+            Err(status) => return Outcome::Failed(format!("can't list host configurations: {status}")),
+        };
+        let desired = desired(&observed, &self.base);
+        let errors = apply::carry_out(&plan(&desired, &observed), &self.client, &self.files).await;
+        for error in &errors {
+            warn!(error = %chain(error), "host configuration");
+        }
+        let results = apply::enforce(&self.sections, &desired.merged.profile).await;
+        let unreported = self.report(&desired, &results).await;
+        let first = results.iter().flat_map(|r| &r.report.problems).next();
+        match (first, errors.first(), unreported) {
+            (Some(problem), _, _) => Outcome::Failed(format!("{}: {}", problem.reason, problem.message)),
+            (None, Some(error), _) => Outcome::Failed(chain(error).to_string()),
+            (None, None, Some(error)) => Outcome::Failed(error),
+            (None, None, None) => Outcome::Done,
+        }
+    }
+
+    async fn report(&self, desired: &Desired, results: &[SectionResult]) -> Option<String> {
+        let statuses = report::statuses(desired, results, &self.clock.now_rfc3339());
+        for event in report::events(desired, results, &statuses) {
+            let layer = desired.layers.iter().find(|layer| layer.name == event.layer);
+            if let Some(object) = layer.and_then(|layer| layer.object.as_ref()) {
+                let kind = if event.warning {
+                    EventType::Warning
+                } else {
+                    EventType::Normal
+                };
+                self.client
+                    .event(object, kind, &event.reason, &event.message)
+                    .await;
+            }
+        }
+        let mut error = None;
+        for status in statuses {
+            let gvr = kinds::gvr::host_configurations();
+            match self
+                .client
+                .set_status(&gvr, &status.namespace, &status.name, status.status)
+                .await
+            {
+                Ok(written) => debug!(layer = %status.name, written, "status"),
+                Err(e) => {
+                    error = Some(format!(
+                        "can't write the status of {}/{}: {e}",
+                        status.namespace, status.name
+                    ))
+                }
+            }
+        }
+        error
+    }
+}
+
+#[async_trait]
+impl Reconciler for HostConfig {
+    fn name(&self) -> &'static str {
+        "hostconfig"
+    }
+
+    async fn keys(&self) -> Vec<Key> {
+        vec![Self::key()]
+    }
+
+    async fn reconcile(&self, _key: &Key) -> Outcome {
+        self.run().await
+    }
+}
