@@ -1,0 +1,269 @@
+//! The domain's running part: one state, one way to make it true, one task that watches reality.
+
+mod checkpoint;
+mod flows;
+mod pass;
+mod watcher;
+
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use kinds::network::{PortGroups, PortRequest};
+use ovsdb::{Client, Snapshot};
+use reconcile::{
+    Key, Signal,
+    section::{Applied, Problem, Section, SectionReport},
+};
+use serde_json::Value;
+use telemetry::Metrics;
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+    time::Instant,
+};
+
+use crate::{
+    apply::OpenFlow,
+    base,
+    desired::Desired,
+    observe::{Database, Kernel, KernelError, NicNaming, Nics, Watcher, devices},
+    plan::{flows::Flows, teaming::Lanes},
+    report,
+};
+
+/// Where things are and how to do them.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The unix socket of the host's ovsdb-server.
+    pub db_socket: PathBuf,
+    /// The run directory of its ovs-vswitchd (`OVS_RUNDIR`).
+    pub ovs_rundir: PathBuf,
+    /// `system` (kernel) or `netdev` (userspace).
+    pub datapath_type: String,
+    /// The host's name: goes into MAC addresses that are made up.
+    pub host_name: String,
+    /// How NICs are named.
+    pub nics: NicNaming,
+    /// A directory for files that need not outlive a reboot.
+    pub run_dir: PathBuf,
+    /// How long a recovered link must hold before it is used (`Net.TeamPolicyUpDelay`).
+    pub up_delay: Duration,
+    /// How long the gateway may take to answer after a change of the way to it, before the change is undone.
+    pub checkpoint: Duration,
+}
+
+impl Config {
+    /// The usual choices for an OVS whose sockets are all in `ovs_rundir`, with files in `state_dir` and
+    /// `run_dir`.
+    pub fn new(
+        ovs_rundir: impl Into<PathBuf>,
+        state_dir: impl Into<PathBuf>,
+        run_dir: impl Into<PathBuf>,
+        host_name: &str,
+    ) -> Self {
+        let ovs_rundir = ovs_rundir.into();
+        Self {
+            db_socket: ovs_rundir.join("db.sock"),
+            ovs_rundir,
+            datapath_type: "system".into(),
+            host_name: host_name.into(),
+            nics: NicNaming::in_dir(&state_dir.into()),
+            run_dir: run_dir.into(),
+            up_delay: Duration::from_millis(100),
+            checkpoint: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The switches of a host.
+pub struct VSwitch {
+    inner: Arc<Inner>,
+    watcher: JoinHandle<()>,
+}
+
+impl Drop for VSwitch {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+struct Inner {
+    config: Config,
+    client: Client,
+    snapshots: watch::Receiver<Option<Snapshot>>,
+    netlink: rtnetlink::Handle,
+    openflow: OpenFlow,
+    ports: watch::Receiver<Arc<Vec<PortRequest>>>,
+    groups: watch::Sender<Arc<PortGroups>>,
+    signal: Signal,
+    metrics: report::Measures,
+    /// When to look again for a link that has to hold for a while.
+    wake: watch::Sender<Option<Instant>>,
+    state: Mutex<State>,
+}
+
+/// What is kept between passes. Losing it costs nothing but a comparison of all flows.
+#[derive(Default)]
+struct State {
+    /// What was last asked for with a good profile.
+    desired: Option<Desired>,
+    /// What was last made true: a difference from it is drift.
+    applied: Option<(Desired, Vec<PortRequest>)>,
+    /// A configuration that cut the host off and was undone; not tried again.
+    rejected: Option<(Desired, Problem)>,
+    /// The flows that each bridge was given.
+    installed: BTreeMap<String, Installed>,
+    /// Since when each uplink works or does not.
+    links: BTreeMap<String, (bool, Instant)>,
+    /// Whether the virtual machines' wishes are known. Before that the ports that are there stay.
+    requests_known: bool,
+    /// Changes that no report has told yet.
+    untold: Vec<Applied>,
+}
+
+#[derive(Default)]
+struct Installed {
+    /// The bridge's row; another row is another bridge.
+    uuid: String,
+    flows: Flows,
+    lanes: Lanes,
+}
+
+impl VSwitch {
+    /// Connects to the switch database and starts watching it, the kernel's links and the port requests. Sockets
+    /// belong to the network namespace of the calling thread. `signal` is that of the reconciler that calls
+    /// [`Section::reconcile`]; it is given when a change was made or is needed that nobody asked for.
+    ///
+    /// # Errors
+    /// No netlink socket.
+    pub async fn start(
+        config: Config,
+        metrics: &Metrics,
+        ports: watch::Receiver<Arc<Vec<PortRequest>>>,
+        groups: watch::Sender<Arc<PortGroups>>,
+        signal: Signal,
+    ) -> Result<Self, KernelError> {
+        let (netlink, events) = Watcher::new()?;
+        let client = Client::spawn(ovsdb::Config::new(&config.db_socket));
+        let snapshots = client.monitor("Open_vSwitch", Database::monitor()).await;
+        let inner = Arc::new(Inner {
+            openflow: OpenFlow::new(&config.ovs_rundir),
+            config,
+            client,
+            snapshots,
+            netlink,
+            ports,
+            groups,
+            signal,
+            metrics: report::Measures::new(metrics),
+            wake: watch::channel(None).0,
+            state: Mutex::default(),
+        });
+        let watcher = tokio::spawn(watcher::run(inner.clone(), events));
+        Ok(Self { inner, watcher })
+    }
+
+    /// Waits until the switch database was read for the first time.
+    pub async fn ready(&self) {
+        let _ = self.inner.snapshots.clone().wait_for(Option::is_some).await;
+    }
+
+    /// The host's NICs, for `selvedge nic list`.
+    ///
+    /// # Errors
+    /// The kernel can't be asked, or a new number can't be written down.
+    pub async fn nics(&self) -> Result<Nics, NicError> {
+        self.inner.nics(&Kernel::read(&self.inner.netlink).await?)
+    }
+
+    /// The base layer of this host as it is now: the profile of `esx-base-profile`. To be asked once, on a fresh
+    /// host, and kept.
+    ///
+    /// # Errors
+    /// The kernel can't be asked, or a new number can't be written down.
+    pub async fn base_profile(&self) -> Result<Value, NicError> {
+        let kernel = Kernel::read(&self.inner.netlink).await?;
+        let nics = self.inner.nics(&kernel)?;
+        Ok(base::base_profile(&nics, &kernel))
+    }
+}
+
+/// Why the NICs are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum NicError {
+    /// The kernel can't be asked.
+    #[error("cannot read the host's links")]
+    Kernel(#[from] KernelError),
+    /// A new NIC's number can't be written down.
+    #[error("cannot keep the NICs' numbers")]
+    Numbers(#[from] io::Error),
+}
+
+impl Inner {
+    fn nics(&self, kernel: &Kernel) -> Result<Nics, NicError> {
+        let mut nics = self.config.nics.read(kernel)?;
+        let database = self
+            .snapshots
+            .borrow()
+            .as_ref()
+            .and_then(Database::read)
+            .unwrap_or_default();
+        for nic in &mut nics {
+            let port = database.port(&nic.device);
+            nic.switch = port.and_then(|(_, bridge, _)| bridge.switch().map(Into::into));
+        }
+        Ok(nics)
+    }
+
+    /// Asks for a run of the reconciler, so that it reports.
+    fn tell(&self) {
+        self.signal.key(Key::new("", "host"));
+    }
+
+    async fn reconcile(&self, profile: &Value) -> SectionReport {
+        let nics = match Kernel::read(&self.netlink)
+            .await
+            .map_err(NicError::from)
+            .and_then(|k| self.nics(&k))
+        {
+            Ok(nics) => nics,
+            Err(error) => return report::failed("HostUnreadable", &error),
+        };
+        let reading = match Desired::read(profile, &devices(&nics), &self.config.host_name) {
+            Ok(reading) => reading,
+            Err(problems) => {
+                let changes = std::mem::take(&mut self.state.lock().await.untold);
+                return SectionReport {
+                    problems,
+                    changes,
+                    ..SectionReport::default()
+                };
+            }
+        };
+        let mut state = self.state.lock().await;
+        state.desired = Some(reading.desired);
+        let problems = self.pass(&mut state).await;
+        let changes = std::mem::take(&mut state.untold);
+        SectionReport {
+            problems,
+            changes,
+            not_enforced: reading.not_enforced,
+            ..SectionReport::default()
+        }
+    }
+}
+
+#[async_trait]
+impl Section for VSwitch {
+    fn name(&self) -> &'static str {
+        "vswitch"
+    }
+
+    fn claims(&self) -> &'static [&'static str] {
+        &["network_vss", "network.vmknics"]
+    }
+
+    async fn reconcile(&self, profile: &Value) -> SectionReport {
+        self.inner.reconcile(profile).await
+    }
+}
