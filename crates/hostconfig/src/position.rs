@@ -155,11 +155,15 @@ fn scan(text: &str, visit: &mut dyn FnMut(&[Step], usize) -> bool) {
             }
             b'}' | b']' => {
                 let Some((object, key)) = open.pop() else { return };
+                if !visit(&path, at) {
+                    return;
+                }
                 // An object that waits for a key has no field on the path.
                 if !(object && key) {
                     path.pop();
                 }
-                if !visit(&path, at) {
+                // What comes after the bracket is in the outer value again.
+                if !visit(&path, at + 1) {
                     return;
                 }
             }

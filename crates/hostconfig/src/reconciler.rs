@@ -6,7 +6,7 @@ use apiserver::{Client, client::EventType};
 use async_trait::async_trait;
 use reconcile::{Key, Outcome, Reconciler, section::Section};
 use serde_json::Value;
-use telemetry::{Clock, errors::chain};
+use telemetry::{Clock, chain};
 use tracing::{debug, warn};
 
 use crate::{
