@@ -97,7 +97,7 @@ interval = "30s"
 ovs_db = "{ovs}/db.sock"
 ovs_rundir = "{ovs}"
 datapath = "netdev"
-manage_nics = false
+manage_nics = true
 
 [images]
 libraries = ["http://images.lab:8000/"]

@@ -449,7 +449,7 @@ pub fn down(name: &str) -> Result<()> {
     for root in [STATE, RUN] {
         match fs::remove_dir_all(Path::new(root).join(name)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                note(Err(anyhow!(error).context(format!("cannot remove {root}/{name}"))))
+                note(Err(anyhow!(error).context(format!("cannot remove {root}/{name}"))));
             }
             _ => {}
         }

@@ -46,6 +46,7 @@ pub mod ovs;
 pub mod process;
 pub mod serve;
 pub mod services;
+pub mod site;
 pub mod smoke;
 pub mod tool;
 pub mod trace;

@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use testkit::lab::{self, Lab, Options};
 use testkit::serve::Serve;
-use testkit::{SVC, tool};
+use testkit::site::Sources;
+use testkit::trace::Trace;
+use testkit::{SVC, demo, smoke, tool};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -19,6 +22,25 @@ use testkit::{SVC, tool};
 struct Arguments {
     #[command(subcommand)]
     command: What,
+}
+
+#[derive(Debug, clap::Args)]
+struct From {
+    /// The demo guest
+    #[arg(long)]
+    image: PathBuf,
+    /// The example site's repository
+    #[arg(long)]
+    site: PathBuf,
+}
+
+impl std::convert::From<From> for Sources {
+    fn from(from: From) -> Self {
+        Self {
+            site: from.site,
+            image: from.image,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -50,6 +72,23 @@ enum What {
     Down {
         #[arg(long, default_value = "demo")]
         name: String,
+        /// Look whether anything of it is left
+        #[arg(long)]
+        check: bool,
+    },
+    /// Show the main job in a lab that stays
+    Demo {
+        #[arg(long, default_value = "demo")]
+        name: String,
+        #[command(flatten)]
+        sources: From,
+    },
+    /// Check the claims of the demo, each with its time
+    Smoke {
+        #[arg(long, default_value = "smoke")]
+        name: String,
+        #[command(flatten)]
+        sources: From,
     },
     /// Show the labs and their processes
     Status,
@@ -143,7 +182,22 @@ fn run(what: What) -> Result<ExitCode> {
             }
             lab.keep()?;
         }
-        What::Down { name } => lab::down(&name)?,
+        What::Down { name, check } => {
+            lab::down(&name)?;
+            if check {
+                testkit::wait::wait_for("a machine without traces", Duration::from_secs(10), || {
+                    let left = Trace::take(&name)?.of_lab_only(&name).since(&Trace::default());
+                    Ok(if left.is_empty() {
+                        Ok(())
+                    } else {
+                        Err(left.join(", "))
+                    })
+                })?;
+                println!("nothing of lab {name} is left");
+            }
+        }
+        What::Demo { name, sources } => demo::run(&Options::new(&name), &sources.into())?,
+        What::Smoke { name, sources } => smoke::run(&Options::new(&name), &sources.into())?,
         What::Status => status(),
         What::Exec { name, node, command } => return exec(&Lab::open(&name)?, &node, &command),
         What::Push { name, message } => println!("{}", Lab::open(&name)?.push(&message)?),
@@ -155,9 +209,9 @@ fn run(what: What) -> Result<ExitCode> {
         } => {
             let lab = Lab::open(&name)?;
             if state == "up" {
-                lab.link_up(host, nic)?
+                lab.link_up(host, nic)?;
             } else {
-                lab.link_down(host, nic)?
+                lab.link_down(host, nic)?;
             }
         }
         What::Reboot { name, host } => Lab::open(&name)?.reboot(host)?,

@@ -11,7 +11,7 @@ use crate::process;
 use crate::tool::tool;
 
 /// Everything on the machine that a lab could have made, each thing as a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace(BTreeSet<String>);
 
 impl Trace {
@@ -73,6 +73,22 @@ impl Trace {
         }
         lines.retain(|line| !foreign(line));
         Ok(Self(lines))
+    }
+
+    /// Only what has the lab's name in it, for when nobody looked before.
+    #[must_use]
+    pub fn of_lab_only(mut self, lab: &str) -> Self {
+        let (namespace, directory) = (
+            crate::layout::namespace_prefix(lab),
+            format!("/selvedge-lab/{lab}"),
+        );
+        self.0.retain(|line| {
+            line.contains(&namespace)
+                || line.contains(&directory)
+                || line.starts_with("process ")
+                || line.starts_with("control group ")
+        });
+        self
     }
 
     /// What is here that was not there before.
