@@ -46,6 +46,11 @@ pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> 
     .map(|((), took)| took)
 }
 
+/// Lets time pass. Only for tests whose subject is the moment at which something happens.
+pub fn pass(time: Duration) {
+    let _ = wait_until("time", time, || false);
+}
+
 /// Lets one period pass between two looks.
 fn tick() {
     // A poll of nothing is a wait that needs no runtime; an interruption only shortens it.
