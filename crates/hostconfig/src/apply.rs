@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use apiserver::{Client, Status};
 use kinds::host::{BASE, BASE_LAYER, NAMESPACE};
-use reconcile::section::{Section, SectionReport};
+use reconcile::section::{Problem, Section, SectionReport};
 use serde_json::{Value, json};
 
 use crate::{
-    checkpoint,
     layers::{LayerFiles, LayersError},
     plan::{Plan, Step},
 };
@@ -19,6 +18,9 @@ pub enum ApplyError {
     /// The disk.
     #[error("the last good configuration can't be kept")]
     Files(#[from] LayersError),
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopped,
     /// The API.
     #[error("the base layer can't be made")]
     Base(#[from] Status),
@@ -39,14 +41,28 @@ pub struct SectionResult {
 pub(crate) async fn carry_out(plan: &Plan, client: &Client, files: &LayerFiles) -> Vec<ApplyError> {
     let mut errors = Vec::new();
     for step in &plan.steps {
-        let result = match step {
-            Step::Remember { layer, profile } => files.write(layer, profile).map_err(ApplyError::from),
-            Step::Forget { layer } => files.remove(layer).map_err(ApplyError::from),
-            Step::MakeBase { profile } => make_base(client, profile).await.map_err(ApplyError::from),
+        let result = match step.clone() {
+            Step::Remember { layer, profile } => {
+                on_disk(files, move |files| files.write(&layer, &profile)).await
+            }
+            Step::Forget { layer } => on_disk(files, move |files| files.remove(&layer)).await,
+            Step::MakeBase { profile } => make_base(client, &profile).await.map_err(ApplyError::from),
         };
         errors.extend(result.err());
     }
     errors
+}
+
+/// Writing waits for the disk, which must not hold up other tasks.
+async fn on_disk(
+    files: &LayerFiles,
+    work: impl FnOnce(&LayerFiles) -> Result<(), LayersError> + Send + 'static,
+) -> Result<(), ApplyError> {
+    let files = files.clone();
+    match tokio::task::spawn_blocking(move || work(&files)).await {
+        Ok(result) => result.map_err(ApplyError::from),
+        Err(_) => Err(ApplyError::Stopped),
+    }
 }
 
 async fn make_base(client: &Client, profile: &Value) -> Result<(), Status> {
@@ -70,7 +86,7 @@ async fn make_base(client: &Client, profile: &Value) -> Result<(), Status> {
 pub(crate) async fn enforce(sections: &[Arc<dyn Section>], profile: &Value) -> Vec<SectionResult> {
     let mut results = Vec::new();
     for section in sections {
-        let report = checkpoint::run_and_verify(section.as_ref(), profile).await;
+        let report = run_and_verify(section.as_ref(), profile).await;
         results.push(SectionResult {
             name: section.name(),
             claims: section.claims(),
@@ -78,4 +94,30 @@ pub(crate) async fn enforce(sections: &[Arc<dyn Section>], profile: &Value) -> V
         });
     }
     results
+}
+
+/// Runs a section and, if it changed something, runs it again: a change that is needed a second time had no lasting
+/// effect, and that is a problem.
+async fn run_and_verify(section: &dyn Section, profile: &Value) -> SectionReport {
+    let mut first = section.reconcile(profile).await;
+    if first.changes.is_empty() || !first.problems.is_empty() {
+        return first;
+    }
+    let second = section.reconcile(profile).await;
+    // Others may have changed the system in between, so only what was needed twice counts.
+    let lasted = |message: &str| !first.changes.iter().any(|change| change.message == message);
+    let (new, lost): (Vec<_>, Vec<_>) = second
+        .changes
+        .into_iter()
+        .partition(|change| lasted(&change.message));
+    first.changes.extend(new);
+    first.problems = second.problems;
+    first.problems.extend(lost.into_iter().map(|change| Problem {
+        path: String::new(),
+        reason: "NotVerified".into(),
+        message: format!("this change did not last: {}", change.message),
+    }));
+    first.not_enforced = second.not_enforced;
+    first.pending = second.pending;
+    first
 }

@@ -1,37 +1,257 @@
-//! Applying with a check: what a section did must still be so when it looks again.
+//! Changing the host without cutting it off.
+//!
+//! ```text
+//!            profile differs from the good one                 all reachable again
+//!   good ───────────────────────────────────────► trying ───────────────────────────► good (the new one)
+//!     ▲   write down what is reachable now,         │
+//!     │   then change                               │ not within the time
+//!     └──────── put the good profile back ◄─────────┘ the new one is quarantined until a layer changes
+//! ```
+//!
+//! What is being tried is written down before anything is changed, so a daemon that is killed on the way, or a host
+//! that reboots, takes the trial up again with the same list.
 
-use reconcile::section::{Problem, Section, SectionReport};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use reconcile::section::Section;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use telemetry::chain;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
 
-/// Runs a section and, if it changed something, runs it again: a change that is needed a second time had no lasting
-/// effect, and that is a problem.
-pub(crate) async fn run_and_verify(section: &dyn Section, profile: &Value) -> SectionReport {
-    let mut first = section.reconcile(profile).await;
-    if first.changes.is_empty() || !first.problems.is_empty() {
-        return first;
-    }
-    let second = section.reconcile(profile).await;
-    // Others may have changed the system in between, so only what was needed twice counts.
-    let lost = second
-        .changes
-        .iter()
-        .filter(|change| first.changes.iter().any(|c| c.message == change.message));
-    let lost = lost.map(|change| Problem {
-        path: String::new(),
-        reason: "NotVerified".into(),
-        message: format!("this change did not last: {}", change.message),
-    });
-    let lost: Vec<Problem> = lost.collect();
-    let new: Vec<_> = second
-        .changes
-        .iter()
-        .filter(|change| !first.changes.contains(change))
-        .cloned()
-        .collect();
-    first.changes.extend(new);
-    first.problems = second.problems;
-    first.problems.extend(lost);
-    first.not_enforced = second.not_enforced;
-    first.pending = second.pending;
-    first
+use crate::{
+    apply::{SectionResult, enforce},
+    desired::{Desired, hash},
+    layers::write_atomically,
+};
+
+/// How long a new configuration has until everything that was reachable is so again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Tells what can be reached over the network. Each answer should take a few seconds at most.
+#[async_trait]
+pub trait Connectivity: Send + Sync + 'static {
+    /// What answers now, each as people call it: `gateway 10.0.0.1`, `Git server git.example.org`.
+    async fn reachable(&self) -> BTreeSet<String>;
 }
+
+/// A configuration that was taken back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// SHA-256 of the profile.
+    pub hash: String,
+    /// The layers that differ from the good configuration, `namespace/name`; empty if a layer is gone.
+    pub layers: Vec<String>,
+    /// What was lost.
+    pub message: String,
+}
+
+/// How enforcing went.
+#[derive(Clone, Debug, Default)]
+pub struct Enforcement {
+    /// What each section did, with the profile that is in force now.
+    pub results: Vec<SectionResult>,
+    /// Set if the wanted profile is not in force because it cuts the host off.
+    pub quarantine: Option<Quarantine>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Record {
+    good: Option<Good>,
+    trying: Option<Trying>,
+    quarantine: Option<Quarantine>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Good {
+    profile: Value,
+    /// Hash of each layer's part.
+    layers: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Trying {
+    hash: String,
+    reachable: BTreeSet<String>,
+}
+
+/// Enforces profiles, and takes back those that cut the host off.
+pub(crate) struct Checkpoint {
+    file: PathBuf,
+    connectivity: Arc<dyn Connectivity>,
+}
+
+impl Checkpoint {
+    pub(crate) fn new(file: PathBuf, connectivity: Arc<dyn Connectivity>) -> Self {
+        Self { file, connectivity }
+    }
+
+    /// Enforces what is desired, or keeps the good configuration in force if that was taken back before.
+    pub(crate) async fn enforce(&self, sections: &[Arc<dyn Section>], desired: &Desired) -> Enforcement {
+        let record = self.read();
+        let good = record.good.clone();
+        if let (Some(quarantine), Some(good)) = (record.quarantine.clone(), &good)
+            && quarantine.hash == desired.hash
+        {
+            let results = enforce(sections, &good.profile).await;
+            return Enforcement {
+                results,
+                quarantine: Some(quarantine),
+            };
+        }
+        if good
+            .as_ref()
+            .is_some_and(|good| hash(&good.profile) == desired.hash)
+        {
+            self.write(
+                &record,
+                Record {
+                    good,
+                    ..Record::default()
+                },
+            );
+            return Enforcement {
+                results: enforce(sections, &desired.merged.profile).await,
+                quarantine: None,
+            };
+        }
+        let before = match &record.trying {
+            Some(trying) if trying.hash == desired.hash => trying.reachable.clone(),
+            _ => self.connectivity.reachable().await,
+        };
+        let trying = Trying {
+            hash: desired.hash.clone(),
+            reachable: before.clone(),
+        };
+        let record = self.write(
+            &record,
+            Record {
+                good: good.clone(),
+                trying: Some(trying),
+                quarantine: None,
+            },
+        );
+        let results = enforce(sections, &desired.merged.profile).await;
+        let lost = self.lost(&before).await;
+        if lost.is_empty() {
+            let good = Good {
+                profile: desired.merged.profile.clone(),
+                layers: parts(desired),
+            };
+            self.write(
+                &record,
+                Record {
+                    good: Some(good),
+                    ..Record::default()
+                },
+            );
+            return Enforcement {
+                results,
+                quarantine: None,
+            };
+        }
+        let lost: Vec<&str> = lost.iter().map(String::as_str).collect();
+        let Some(good) = good else {
+            warn!(
+                lost = lost.join(", "),
+                "no longer reachable, and there is no earlier configuration to go back to"
+            );
+            return Enforcement {
+                results,
+                quarantine: None,
+            };
+        };
+        let message = format!(
+            "taken back: with it {} could not be reached any more; the configuration before it is in force until a layer changes",
+            lost.join(", ")
+        );
+        warn!(hash = desired.hash, "{message}");
+        let quarantine = Quarantine {
+            hash: desired.hash.clone(),
+            layers: differing(desired, &good),
+            message,
+        };
+        // First what decides after a crash, then the change itself.
+        self.write(
+            &record,
+            Record {
+                good: Some(good.clone()),
+                trying: None,
+                quarantine: Some(quarantine.clone()),
+            },
+        );
+        let results = enforce(sections, &good.profile).await;
+        Enforcement {
+            results,
+            quarantine: Some(quarantine),
+        }
+    }
+
+    /// What of this can't be reached, after waiting for it.
+    async fn lost(&self, before: &BTreeSet<String>) -> BTreeSet<String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if before.is_empty() {
+                return BTreeSet::new();
+            }
+            let now = self.connectivity.reachable().await;
+            let lost: BTreeSet<String> = before.difference(&now).cloned().collect();
+            if lost.is_empty() || Instant::now() >= until {
+                return lost;
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    fn read(&self) -> Record {
+        std::fs::read(&self.file)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default()
+    }
+
+    fn write(&self, old: &Record, new: Record) -> Record {
+        if *old != new {
+            if let Some(folder) = self.file.parent() {
+                // A folder that can't be made shows when the file is written.
+                let _ = std::fs::create_dir_all(folder);
+            }
+            let bytes = serde_json::to_vec(&new).unwrap_or_default();
+            match write_atomically(&self.file, &bytes) {
+                Ok(()) => info!(file = %self.file.display(), "checkpoint written"),
+                Err(error) => {
+                    warn!(error = %chain(&error), "a reboot during this change would not take it back")
+                }
+            }
+        }
+        new
+    }
+}
+
+/// Hash of each layer's part.
+fn parts(desired: &Desired) -> BTreeMap<String, String> {
+    let part =
+        |layer: &crate::desired::DesiredLayer| Some((layer.name.clone(), hash(layer.in_force.as_ref()?)));
+    desired.layers.iter().filter_map(part).collect()
+}
+
+fn differing(desired: &Desired, good: &Good) -> Vec<String> {
+    parts(desired)
+        .into_iter()
+        .filter(|(name, hash)| good.layers.get(name) != Some(hash))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

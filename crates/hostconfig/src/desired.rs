@@ -59,7 +59,7 @@ pub fn desired(observed: &Observed, base: &Value) -> Desired {
         // A base layer that somebody deleted comes back as it was: what the host looks like now is what the
         // layers have made of it.
         let profile = observed.last_good.get(&base_name()).unwrap_or(base);
-        let content = profile::parse(profile);
+        let content = profile::parse_unchecked(profile);
         let in_force = content.as_ref().ok().map(|profile| profile.value.clone());
         layers.push(DesiredLayer {
             name: base_name(),
@@ -86,7 +86,13 @@ fn layer(object: &Object, observed: &Observed) -> DesiredLayer {
         kinds::object::namespace(object),
         kinds::object::name(object)
     );
-    let content = profile::parse(&typed.spec.profile);
+    let base = name == base_name();
+    // The base layer describes what was found, which may be outside of what may be asked for.
+    let content = if base {
+        profile::parse_unchecked(&typed.spec.profile)
+    } else {
+        profile::parse(&typed.spec.profile)
+    };
     let in_force = match &content {
         Ok(profile) => Some(profile.value.clone()),
         Err(_) => observed.last_good.get(&name).cloned(),

@@ -13,6 +13,7 @@
 //! A layer:   unreadable ──► its last good content stays in force;  Valid=False, with line, column and path
 //!            disagrees  ──► the last layer in order wins;          Valid=False on both, naming both and the path
 //!            problem    ──► the rest of the host is made so;       Compliant=False on the layers that asked for it
+//!            cuts off   ──► the good configuration comes back;        Compliant=False, reason Quarantined
 //!            fine       ──► Ready=True; what nothing enforces yet is in status.notEnforced
 //! ```
 //!
@@ -38,6 +39,7 @@ pub mod profile;
 mod reconciler;
 pub mod report;
 
+pub use checkpoint::{Connectivity, Enforcement, Quarantine};
 pub use layers::{LayerFiles, LayersError};
 pub use merge::{Conflict, Layer, Merged, merge_layers};
 pub use reconciler::{HostConfig, KEY};

@@ -108,6 +108,28 @@ pub fn parse(profile: &Value) -> Result<Profile, ProfileError> {
     Err(ProfileError::Fields(errors.iter().map(problem).collect()))
 }
 
+/// The same without a look at types and bounds.
+pub fn parse_unchecked(profile: &Value) -> Result<Profile, ProfileError> {
+    let (value, _) = document(profile)?;
+    Ok(Profile {
+        unknown: kinds::host::unknown_fields(&value),
+        value,
+    })
+}
+
+/// `{"esx": {…}}` without nulls, and whether it was inside `profile`.
+fn document(profile: &Value) -> Result<(Value, bool), ProfileError> {
+    let document = match profile {
+        Value::Null => json!({}),
+        Value::String(text) if text.trim().is_empty() => json!({}),
+        Value::String(text) => read(text)?,
+        other => other.clone(),
+    };
+    let (mut value, wrapped) = unwrap(document)?;
+    drop_nulls(&mut value);
+    Ok((value, wrapped))
+}
+
 fn read(text: &str) -> Result<Value, ProfileError> {
     serde_json::from_str(text).map_err(|error| {
         let offset = position::offset(text, error.line(), error.column());

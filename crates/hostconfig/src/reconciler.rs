@@ -10,7 +10,8 @@ use telemetry::{Clock, chain};
 use tracing::{debug, warn};
 
 use crate::{
-    apply::{self, SectionResult},
+    apply,
+    checkpoint::{Checkpoint, Connectivity, Enforcement},
     desired::{Desired, desired},
     layers::LayerFiles,
     observe::observe,
@@ -25,14 +26,17 @@ pub const KEY: &str = "host";
 pub struct HostConfig {
     client: Client,
     sections: Vec<Arc<dyn Section>>,
+    folder: PathBuf,
     files: LayerFiles,
+    checkpoint: Option<Checkpoint>,
     base: Value,
     clock: Clock,
 }
 
 impl HostConfig {
     /// A reconciler. `base` is the profile `{"esx": {…}}` of a fresh host: it becomes the base layer of a host that
-    /// has none. `state_dir` holds the last good content of the layers, in the folder `hostconfig`.
+    /// has none. `state_dir` holds the last good content of the layers, in the folder
+    /// `hostconfig`.
     #[must_use]
     pub fn new(
         client: Client,
@@ -41,13 +45,24 @@ impl HostConfig {
         state_dir: impl Into<PathBuf>,
     ) -> Self {
         let clock = client.api().clock().clone();
+        let folder = state_dir.into().join("hostconfig");
+        let files = LayerFiles::new(folder.join("layers"));
         Self {
             client,
             sections,
-            files: LayerFiles::new(state_dir.into().join("hostconfig")),
+            files,
+            folder,
+            checkpoint: None,
             base,
             clock,
         }
+    }
+
+    /// Takes back a configuration with which something can't be reached any more that could be before.
+    #[must_use]
+    pub fn with_connectivity(mut self, connectivity: Arc<dyn Connectivity>) -> Self {
+        self.checkpoint = Some(Checkpoint::new(self.folder.join("checkpoint.json"), connectivity));
+        self
     }
 
     /// The one key.
@@ -66,9 +81,18 @@ impl HostConfig {
         for error in &errors {
             warn!(error = %chain(error), "host configuration");
         }
-        let results = apply::enforce(&self.sections, &desired.merged.profile).await;
-        let unreported = self.report(&desired, &results).await;
-        let first = results.iter().flat_map(|r| &r.report.problems).next();
+        let enforcement = match &self.checkpoint {
+            Some(checkpoint) => checkpoint.enforce(&self.sections, &desired).await,
+            None => {
+                let results = apply::enforce(&self.sections, &desired.merged.profile).await;
+                Enforcement {
+                    results,
+                    quarantine: None,
+                }
+            }
+        };
+        let unreported = self.report(&desired, &enforcement).await;
+        let first = enforcement.results.iter().flat_map(|r| &r.report.problems).next();
         match (first, errors.first(), unreported) {
             (Some(problem), _, _) => Outcome::Failed(format!("{}: {}", problem.reason, problem.message)),
             (None, Some(error), _) => Outcome::Failed(chain(error).to_string()),
@@ -77,9 +101,9 @@ impl HostConfig {
         }
     }
 
-    async fn report(&self, desired: &Desired, results: &[SectionResult]) -> Option<String> {
-        let statuses = report::statuses(desired, results, &self.clock.now_rfc3339());
-        for event in report::events(desired, results, &statuses) {
+    async fn report(&self, desired: &Desired, enforcement: &Enforcement) -> Option<String> {
+        let statuses = report::statuses(desired, enforcement, &self.clock.now_rfc3339());
+        for event in report::events(desired, &enforcement.results, &statuses) {
             let layer = desired.layers.iter().find(|layer| layer.name == event.layer);
             if let Some(object) = layer.and_then(|layer| layer.object.as_ref()) {
                 let kind = if event.warning {

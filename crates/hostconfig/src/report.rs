@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     apply::SectionResult,
+    checkpoint::Enforcement,
     desired::{Desired, DesiredLayer},
     merge::is_inside,
 };
@@ -44,7 +45,8 @@ pub struct LayerEvent {
 
 /// The status of every layer that has an object.
 #[must_use]
-pub fn statuses(desired: &Desired, results: &[SectionResult], now: &str) -> Vec<LayerStatus> {
+pub fn statuses(desired: &Desired, enforcement: &Enforcement, now: &str) -> Vec<LayerStatus> {
+    let results = &enforcement.results;
     let changed = results.iter().any(|result| !result.report.changes.is_empty());
     let status = |layer: &DesiredLayer| {
         let object = layer.object.as_ref()?;
@@ -54,7 +56,7 @@ pub fn statuses(desired: &Desired, results: &[SectionResult], now: &str) -> Vec<
             .get("conditions")
             .and_then(|c| serde_json::from_value(c.clone()).ok())
             .unwrap_or_default();
-        for new in conditions_of(layer, desired, results) {
+        for new in conditions_of(layer, desired, enforcement) {
             condition::set(&mut conditions, new.at_generation(generation), now);
         }
         let mut status = json!({
@@ -83,9 +85,9 @@ pub fn statuses(desired: &Desired, results: &[SectionResult], now: &str) -> Vec<
     desired.layers.iter().filter_map(status).collect()
 }
 
-fn conditions_of(layer: &DesiredLayer, desired: &Desired, results: &[SectionResult]) -> [Condition; 3] {
+fn conditions_of(layer: &DesiredLayer, desired: &Desired, enforcement: &Enforcement) -> [Condition; 3] {
     let valid = valid(layer, desired);
-    let compliant = compliant(layer, desired, results);
+    let compliant = compliant(layer, desired, enforcement);
     let ready = match (valid.is_true(), compliant.is_true()) {
         (true, true) => Condition::yes("Ready", "Applied", compliant.message.clone()),
         (false, _) => Condition::no("Ready", &valid.reason, valid.message.clone()),
@@ -124,7 +126,13 @@ fn valid(layer: &DesiredLayer, desired: &Desired) -> Condition {
     }
 }
 
-fn compliant(layer: &DesiredLayer, desired: &Desired, results: &[SectionResult]) -> Condition {
+fn compliant(layer: &DesiredLayer, desired: &Desired, enforcement: &Enforcement) -> Condition {
+    if let Some(quarantine) = &enforcement.quarantine
+        && (quarantine.layers.contains(&layer.name) || (quarantine.layers.is_empty() && !layer.base))
+    {
+        return Condition::no("Compliant", "Quarantined", quarantine.message.clone());
+    }
+    let results = &enforcement.results;
     let mut reason = None;
     let mut messages = Vec::new();
     let mut pending = Impact::None;
