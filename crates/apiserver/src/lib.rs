@@ -2,10 +2,12 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`admission`] | rules for writes (only Git writes what Git owns), the audit log |
 //! | [`api`] | the verbs over a store: defaults, admission, validation, patches, selectors, finalizers. No HTTP. |
 //! | [`client`] | the same for reconcilers in this process |
 //! | [`status`] | the `Status` object that every refusal is |
 
+pub mod admission;
 pub mod api;
 pub mod client;
 mod discovery;
