@@ -77,13 +77,6 @@ impl Programs {
         }
     }
 
-    /// The same with this `selvedge-lab`, which a test knows from Cargo.
-    #[must_use]
-    pub fn with_lab(mut self, lab: &str) -> Self {
-        self.lab = Some(lab.into());
-        self
-    }
-
     /// The daemon.
     pub(crate) fn host(&self) -> Result<&str> {
         path(self.host.as_deref(), "selvedge-host", "SELVEDGE_HOST_BIN")

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -26,6 +27,30 @@ pub struct Sources {
     pub site: PathBuf,
     /// The demo guest.
     pub image: PathBuf,
+}
+
+impl Sources {
+    /// The example site of this repository, and the demo guest that `SELVEDGE_DEMO_GUEST` names; else one that is built
+    /// now, if it has to be.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn of_this_repository() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let image = match std::env::var_os("SELVEDGE_DEMO_GUEST") {
+            Some(given) => given.into(),
+            None => {
+                let images = std::env::temp_dir().join("selvedge-images");
+                let build = root.join("images/demo-guest/build");
+                tool::run(Command::new(build).arg(&images))?;
+                images.join("demo-guest.ova")
+            }
+        };
+        Ok(Self {
+            site: root.join("examples/site"),
+            image,
+        })
+    }
 }
 
 /// One host, one repository.
@@ -62,6 +87,19 @@ impl Site {
         lab.copy_site(&sources.site)?;
         let kubectl = Kubectl::admin(&lab, 1);
         Ok(Self { lab, kubectl })
+    }
+
+    /// [`Site::prepare`], and the host has the example site.
+    ///
+    /// # Errors
+    /// When it does not come so far.
+    pub fn open(options: &Options, sources: &Sources) -> Result<Self> {
+        let mut site = Self::prepare(options, sources)?;
+        site.lab.start_host(1)?;
+        site.wait_api()?;
+        let commit = site.lab.push("Open the shop")?;
+        site.wait_applied(&commit)?;
+        Ok(site)
     }
 
     /// Waits until the host's API says that it is ready.

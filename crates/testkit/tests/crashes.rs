@@ -1,11 +1,12 @@
 //! `kill -9` of the daemon at random points of a change: it ends right each time.
 
-mod common;
+#![allow(clippy::unwrap_used, reason = "the helpers of a test are a test")]
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use testkit::site::{BOOT, Site};
+use testkit::Options;
+use testkit::site::{BOOT, Site, Sources};
 use testkit::wait::{pass, wait_for};
 
 /// How often; `SELVEDGE_CRASHES` in the environment says otherwise.
@@ -34,7 +35,7 @@ fn a_change_survives_kill_9_at_any_point() {
     let seed = from_environment("SELVEDGE_SEED").unwrap_or_else(|| RandomState::new().hash_one(0) | 1);
     println!("SELVEDGE_SEED={seed} gives the same moments again");
     let mut random = Random(seed);
-    let mut site = common::open_shop("crashes");
+    let mut site = Site::open(&Options::new("crashes"), &Sources::of_this_repository().unwrap()).unwrap();
     site.wait_ready(&site.kubectl, "hostconfigurations,virtualmachines", BOOT)
         .unwrap();
     let qemu = site.qemu("shop", "web");

@@ -11,7 +11,7 @@ use testkit::smoke::nothing_left;
 use testkit::tool::run;
 use testkit::trace::Trace;
 use testkit::wait::{wait_for, wait_until};
-use testkit::{CLIENT, Lab, Options, Programs, SVC};
+use testkit::{CLIENT, Lab, Options, SVC};
 
 const LAB: &str = env!("CARGO_BIN_EXE_selvedge-lab");
 
@@ -28,7 +28,7 @@ fn it_connects_and_serves_and_leaves_no_trace() {
     let before = Trace::take(name).unwrap();
     let lab = Lab::up(&Options {
         hosts: 2,
-        ..options(name)
+        ..Options::new(name)
     })
     .unwrap();
     assert_ne!(Trace::take(name).unwrap(), before, "the picture shows a lab");
@@ -90,7 +90,7 @@ fn a_panic_takes_it_down() {
     let name = "tpanics";
     let before = Trace::take(name).unwrap();
     let result = std::thread::spawn(move || {
-        let _lab = Lab::up(&options(name)).unwrap();
+        let _lab = Lab::up(&Options::new(name)).unwrap();
         panic!("a test that fails");
     })
     .join();
@@ -145,7 +145,7 @@ fn a_maker_to_be_killed() {
 fn a_kept_lab_is_opened_and_taken_down_by_another() {
     let name = "tkept";
     let before = Trace::take(name).unwrap();
-    Lab::up(&options(name)).unwrap().keep().unwrap();
+    Lab::up(&Options::new(name)).unwrap().keep().unwrap();
     drop(Lab::open(name).unwrap());
     assert!(
         Lab::open(name).unwrap().process(SVC, "servers").is_some(),

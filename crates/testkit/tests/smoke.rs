@@ -1,10 +1,9 @@
 //! The demo's claims, end to end, with the programs of this profile.
 
-mod common;
-
-use testkit::smoke;
+use testkit::site::Sources;
+use testkit::{Options, smoke};
 
 #[test]
 fn every_claim_of_the_demo_holds() {
-    smoke::run(&common::options("e2e"), &common::sources()).unwrap();
+    smoke::run(&Options::new("e2e"), &Sources::of_this_repository().unwrap()).unwrap();
 }
