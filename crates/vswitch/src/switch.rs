@@ -241,6 +241,18 @@ impl Inner {
             }
         };
         let mut state = self.state.lock().await;
+        if let Some((rejected, why)) = &state.rejected {
+            if *rejected == reading.desired {
+                let problems = vec![why.clone()];
+                let changes = std::mem::take(&mut state.untold);
+                return SectionReport {
+                    problems,
+                    changes,
+                    ..SectionReport::default()
+                };
+            }
+            state.rejected = None;
+        }
         state.desired = Some(reading.desired);
         let problems = self.pass(&mut state).await;
         let changes = std::mem::take(&mut state.untold);

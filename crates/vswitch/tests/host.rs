@@ -34,15 +34,39 @@ fn two_vlans() -> Value {
     }]))
 }
 
+/// What a switch outside is: an OVS bridge that is not ours, with access ports. `trunks` are the near ends of
+/// its cables to us; the far ends are `NAME-0`, `NAME-1`, ….
+fn physical(host: &Host, name: &str, trunks: &[&str], access: &[(&str, u16)]) {
+    host.vsctl(&format!(
+        "add-br {name} -- set bridge {name} datapath_type=netdev"
+    ));
+    for (index, trunk) in trunks.iter().enumerate() {
+        run(&format!("ip link add {trunk} type veth peer name {name}-{index}"));
+        run(&format!("ip link set {trunk} up"));
+        run(&format!("ip link set {name}-{index} up"));
+        host.vsctl(&format!("add-port {name} {name}-{index}"));
+    }
+    for (port, vlan) in access {
+        let tag = if *vlan == 0 {
+            String::new()
+        } else {
+            format!("tag={vlan}")
+        };
+        host.vsctl(&format!("add-port {name} {port} {tag}"));
+    }
+}
+
 #[test]
 fn vlans_are_kept_apart() {
     in_namespace(|| async {
         let host = Host::new();
-        let outside = Peer::new("vmnic0", "02:00:00:00:01:00");
-        outside.address("10.0.0.100/24");
-        outside.run("ip link add link eth0 name eth0.10 type vlan id 10");
-        outside.run("ip address add 10.0.10.100/24 dev eth0.10");
-        outside.run("ip link set eth0.10 up");
+        let (out0, out10) = (
+            Peer::new("out0", "02:00:00:00:01:00"),
+            Peer::new("out10", "02:00:00:00:01:0a"),
+        );
+        physical(&host, "phys", &["vmnic0"], &[("out0", 0), ("out10", 10)]);
+        out0.address("10.0.0.100/24");
+        out10.address("10.0.10.100/24");
         let (a, b, c) = (
             Peer::new("tap-a", A),
             Peer::new("tap-b", B),
@@ -65,31 +89,70 @@ fn vlans_are_kept_apart() {
         }
         assert!(a.reaches("10.0.10.2"), "one VLAN");
         assert!(a.reaches("10.0.10.100"), "tagged to the outside");
-        assert!(outside.reaches("10.0.10.2"), "tagged from the outside");
+        assert!(out10.reaches("10.0.10.2"), "tagged from the outside");
         assert!(c.never_reaches("10.0.10.1"), "another VLAN");
         assert!(c.never_reaches("10.0.10.100"), "another VLAN outside");
+        assert!(!host.vsctl("list-ports vSwitch1").contains("tap-x"));
 
-        // The untagged network, and a guest that tags by itself.
         host.attach(&[
             ("tap-a", "untagged", A),
-            ("tap-b", "all", B),
+            ("tap-b", "ten", B),
             ("tap-c", "twenty", C),
         ]);
-        wait_for("the new tags", || host.vsctl("get Port tap-a tag").trim() == "[]").await;
-        host.attached("vSwitch1", &[A, B, C]).await;
+        wait_for("the new tag", || host.vsctl("get Port tap-a tag").trim() == "[]").await;
+        reconcile(&switch, &two_vlans()).await;
+        a.run("ip address flush dev eth0");
         a.address("10.0.0.1/24");
-        b.run("ip link add link eth0 name eth0.10 type vlan id 10");
-        b.run("ip link add link eth0 name eth0.20 type vlan id 20");
-        b.run("ip address flush dev eth0");
-        b.run("ip address add 10.0.10.2/24 dev eth0.10");
-        b.run("ip address add 10.0.20.2/24 dev eth0.20");
-        b.run("ip link set eth0.10 up");
-        b.run("ip link set eth0.20 up");
-        c.address("10.0.20.3/24");
         assert!(a.reaches("10.0.0.100"), "untagged to the outside");
-        assert!(b.reaches("10.0.10.100"), "a guest's tag to the outside");
-        assert!(c.reaches("10.0.20.2"), "access port to a guest that tags");
-        assert!(outside.reaches("10.0.10.2"), "outside to a guest that tags");
+        assert!(a.never_reaches("10.0.10.2"), "untagged to a VLAN");
+    });
+}
+
+#[test]
+fn a_guest_may_tag_by_itself() {
+    in_namespace(|| async {
+        let host = Host::new();
+        let (out0, out10) = (
+            Peer::new("out0", "02:00:00:00:01:00"),
+            Peer::new("out10", "02:00:00:00:01:0a"),
+        );
+        physical(&host, "phys", &["vmnic0"], &[("out0", 0), ("out10", 10)]);
+        // Three addresses behind one port, one of them the port's own: the others need leave to be there.
+        let (in0, in10, in20) = (Peer::new("in0", A), Peer::new("in10", B), Peer::new("in20", C));
+        physical(
+            &host,
+            "guest",
+            &["tap-b"],
+            &[("in0", 0), ("in10", 10), ("in20", 20)],
+        );
+        let c = Peer::new("tap-c", "02:00:00:00:00:0d");
+        for (peer, address) in [
+            (&out0, "10.0.0.100/24"),
+            (&out10, "10.0.10.100/24"),
+            (&in0, "10.0.0.2/24"),
+            (&in10, "10.0.10.2/24"),
+            (&in20, "10.0.20.2/24"),
+            (&c, "10.0.20.3/24"),
+        ] {
+            peer.address(address);
+        }
+        let mut profile = two_vlans();
+        profile["esx"]["network_vss"]["switches"][0]["policy"] =
+            json!({"security": {"forged_transmits": true, "mac_changes": true}});
+        host.attach(&[("tap-b", "all", A), ("tap-c", "twenty", "02:00:00:00:00:0d")]);
+        let switch = host.switch().await;
+        reconcile(&switch, &profile).await;
+        host.attached("vSwitch1", &[A, "02:00:00:00:00:0d"]).await;
+        assert!(in0.reaches("10.0.0.100"), "untagged to the outside");
+        assert!(in10.reaches("10.0.10.100"), "a guest's tag to the outside");
+        assert!(out10.reaches("10.0.10.2"), "from the outside to a guest's tag");
+        assert!(c.reaches("10.0.20.2"), "from an access port to a guest's tag");
+        assert!(in20.reaches("10.0.20.3"), "from a guest's tag to an access port");
+        c.run("ip address add 10.0.10.3/24 dev eth0");
+        assert!(
+            c.never_reaches("10.0.10.2"),
+            "from an access port to another VLAN"
+        );
     });
 }
 
@@ -144,16 +207,14 @@ fn a_bad_profile_changes_nothing() {
 fn what_others_change_is_put_back_and_what_is_theirs_is_left() {
     in_namespace(|| async {
         let host = Host::new();
-        let outside = Peer::new("vmnic0", "02:00:00:00:01:00");
+        let outside = Peer::new("out10", "02:00:00:00:01:0a");
+        physical(&host, "theirs", &["vmnic0"], &[("out10", 10)]);
         let a = Peer::new("tap-a", A);
-        host.vsctl("add-br theirs -- set bridge theirs datapath_type=netdev");
         host.attach(&[("tap-a", "ten", A)]);
         let switch = host.switch().await;
         reconcile(&switch, &two_vlans()).await;
         host.attached("vSwitch1", &[A]).await;
-        outside.run("ip link add link eth0 name eth0.10 type vlan id 10");
-        outside.run("ip address add 10.0.10.100/24 dev eth0.10");
-        outside.run("ip link set eth0.10 up");
+        outside.address("10.0.10.100/24");
         a.address("10.0.10.1/24");
 
         for damage in [
@@ -171,9 +232,9 @@ fn what_others_change_is_put_back_and_what_is_theirs_is_left() {
             })
             .await;
             println!("{damage}: undone after {:?}", started.elapsed());
-            host.attached("vSwitch1", &[A]).await;
-            assert!(a.reaches("10.0.10.100"), "after {damage}");
+            // Waits for the pass that is under way, and reports what was done.
             let report = reconcile(&switch, &two_vlans()).await;
+            assert!(a.reaches("10.0.10.100"), "after {damage}");
             assert!(
                 report.changes.iter().all(|c| c.drift) && !report.changes.is_empty(),
                 "{damage}: {report:?}"
@@ -185,12 +246,13 @@ fn what_others_change_is_put_back_and_what_is_theirs_is_left() {
         );
 
         // Its own name for a switch, and its own port, are in the way and stay.
-        host.vsctl("add-port theirs vmnic9 -- set interface vmnic9 type=internal");
+        let _nine = Peer::new("vmnic9", "02:00:00:00:01:09");
+        host.vsctl("add-port theirs vmnic9");
         let clash =
             profile(json!([{"name": "theirs"}, {"name": "vSwitch2", "bridge": {"nics": ["vmnic9"]}}]));
         let report = switch.reconcile(&clash).await;
         let reasons: Vec<_> = report.problems.iter().map(|p| p.reason.as_str()).collect();
-        assert!(reasons.contains(&"ForeignBridge"), "{report:?}");
+        assert_eq!(reasons, ["ForeignBridge", "ForeignPort"], "{report:?}");
         assert!(host.vsctl("list-ports theirs").contains("vmnic9"));
         let empty = profile(json!([]));
         reconcile(&switch, &empty).await;

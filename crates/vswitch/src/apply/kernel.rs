@@ -31,7 +31,7 @@ pub enum KernelApplyError {
 /// Carries out steps in their order.
 ///
 /// # Errors
-/// The first thing that went wrong; the steps before it are done, those after it have been tried.
+/// The first thing that went wrong; all others have been tried.
 pub async fn apply(steps: &[KernelStep]) -> Result<(), KernelApplyError> {
     let mut batch = String::new();
     for step in steps {
@@ -53,17 +53,19 @@ pub async fn apply(steps: &[KernelStep]) -> Result<(), KernelApplyError> {
             KernelStep::Silence { .. } | KernelStep::Unsilence { .. } => Ok(()),
         };
     }
-    if !batch.is_empty() {
-        run(&batch).await?;
-    }
+    let mut result = if batch.is_empty() {
+        Ok(())
+    } else {
+        run(&batch).await
+    };
     for step in steps {
         match step {
-            KernelStep::Silence { device } => set(device, true)?,
-            KernelStep::Unsilence { device } => set(device, false)?,
+            KernelStep::Silence { device } => result = result.and(set(device, true)),
+            KernelStep::Unsilence { device } => result = result.and(set(device, false)),
             _ => {}
         }
     }
-    Ok(())
+    result
 }
 
 struct RouteWords<'a>(&'a Route);

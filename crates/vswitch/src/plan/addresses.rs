@@ -152,19 +152,6 @@ fn ipv4(
         prefix,
         dynamic: false,
     };
-    for other in kernel
-        .addresses
-        .iter()
-        .filter(|a| a.address == address && a.device != device)
-    {
-        removals.push(KernelStep::RemoveAddress(other.clone()));
-    }
-    for other in kernel
-        .addresses_on(device)
-        .filter(|a| (a.address, a.prefix) != (address, prefix))
-    {
-        removals.push(KernelStep::RemoveAddress(other.clone()));
-    }
     let there = kernel
         .addresses_on(device)
         .any(|a| (a.address, a.prefix) == (address, prefix));
@@ -204,6 +191,20 @@ fn ipv4(
             };
             additions.push(KernelStep::SetRoute(route));
         }
+    }
+    // After the routes: the kernel takes those of an address along.
+    for other in kernel
+        .addresses
+        .iter()
+        .filter(|a| a.address == address && a.device != device)
+    {
+        removals.push(KernelStep::RemoveAddress(other.clone()));
+    }
+    for other in kernel
+        .addresses_on(device)
+        .filter(|a| (a.address, a.prefix) != (address, prefix))
+    {
+        removals.push(KernelStep::RemoveAddress(other.clone()));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     apply::{apply_database, apply_kernel, reaches},
     desired::Desired,
     observe::{Kernel, Observed},
-    plan::{Change, KernelStep, Plan},
+    plan::{KernelStep, Plan},
     report::problem,
 };
 
@@ -22,36 +22,31 @@ pub(super) struct Checkpoint {
 }
 
 impl Inner {
-    /// A checkpoint, if the plan touches uplinks or addresses and the gateway answers now.
-    pub(super) async fn arm(&self, plan: &Plan, observed: &Observed) -> Option<Checkpoint> {
-        let uplink = |change: &Change| match change {
-            Change::AddPort { port, .. } => {
-                port.key("external_ids", crate::observe::MARK_ROLE) == Some("uplink")
-            }
-            Change::RemovePort { .. } | Change::RemoveBridge { .. } => true,
-            _ => false,
+    /// A checkpoint, if the wish is a new one, the way to the gateway is over what we change, and the gateway
+    /// answers now.
+    pub(super) async fn arm(
+        &self,
+        state: &State,
+        desired: &Desired,
+        plan: &Plan,
+        observed: &Observed,
+    ) -> Option<Checkpoint> {
+        let news = match &state.applied {
+            Some((applied, _)) => applied != desired,
+            None => !plan.is_empty(),
         };
-        let risky = plan.steps.iter().any(|s| uplink(&s.change))
-            || plan
-                .kernel
+        let default = observed.kernel.routes.iter().find(|r| r.destination.1 == 0)?;
+        let uplink = || {
+            desired
+                .switches
                 .iter()
-                .any(|s| !matches!(s, KernelStep::LinkUp { .. } | KernelStep::Silence { .. }));
-        if !risky {
-            return None;
-        }
-        let routes = &observed.kernel.routes;
-        let gateway = routes
-            .iter()
-            .find(|r| r.destination.1 == 0)
-            .and_then(|r| r.gateway)?;
-        // Only the way over what we change is at stake.
-        let ours = routes.iter().find(|r| r.destination.1 == 0).is_some_and(|r| {
-            r.device.starts_with("vmk") || plan.steps.iter().any(|s| s.port.as_deref() == Some(&r.device))
-        });
-        if !ours || !reaches(gateway, None).await {
-            return None;
-        }
-        Some(Checkpoint {
+                .flat_map(|s| &s.uplinks)
+                .any(|u| u.device == default.device)
+        };
+        let ours = default.device.starts_with("vmk") || uplink();
+        let gateway = default.gateway.filter(|_| news && ours)?;
+        let answers = reaches(gateway, None).await;
+        answers.then(|| Checkpoint {
             gateway,
             kernel: observed.kernel.clone(),
         })

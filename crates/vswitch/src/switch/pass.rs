@@ -26,12 +26,6 @@ impl Inner {
         let Some(desired) = state.desired.clone() else {
             return Vec::new();
         };
-        if let Some((rejected, why)) = &state.rejected {
-            if *rejected == desired {
-                return vec![why.clone()];
-            }
-            state.rejected = None;
-        }
         let problems = match self.make(state, &desired).await {
             Ok(problems) => problems,
             Err(problem) => vec![problem],
@@ -46,7 +40,7 @@ impl Inner {
         let wish = (desired.clone(), requests);
         let drift = state.applied.as_ref() == Some(&wish);
         let mut plan = self.plan(&wish, &observed);
-        let checkpoint = self.arm(&plan, &observed).await;
+        let checkpoint = self.arm(state, desired, &plan, &observed).await;
         let mut looks = 1;
         while !plan.steps.is_empty() {
             let mut snapshots = self.snapshots.clone();
@@ -76,14 +70,16 @@ impl Inner {
         problems.extend(device_problems(desired, &observed.database));
         problems.extend(self.flows(state, desired, &plan.attachments, &observed).await);
         self.publish(desired, &observed.database);
-        if !plan.kernel.is_empty() {
-            self.change_kernel(state, &plan, drift).await?;
-        }
+        let kernel = match plan.kernel.is_empty() {
+            true => Ok(()),
+            false => self.change_kernel(state, &plan, drift).await,
+        };
         if let Some(checkpoint) = checkpoint
             && let Err(problem) = self.verify(state, checkpoint, desired).await
         {
             return Err(problem);
         }
+        kernel?;
         state.applied = Some(wish);
         Ok(problems)
     }

@@ -264,7 +264,10 @@ impl Host {
     /// Waits until these ports have flows.
     pub(crate) async fn attached(&self, bridge: &str, macs: &[&str]) {
         wait_for("the ports' flows", || {
-            let flows = self.ofctl(&format!("dump-flows {bridge} table=10"));
+            let rundir = self.dir.path().display();
+            let (_, flows) = try_run(&format!(
+                "OVS_RUNDIR={rundir} ovs-ofctl -O OpenFlow14 dump-flows {bridge} table=10"
+            ));
             macs.iter().all(|mac| flows.contains(&format!("dl_src={mac}")))
         })
         .await;
