@@ -13,15 +13,6 @@ use testkit::trace::Trace;
 use testkit::wait::{wait_for, wait_until};
 use testkit::{CLIENT, Lab, Options, SVC};
 
-const LAB: &str = env!("CARGO_BIN_EXE_selvedge-lab");
-
-fn options(name: &str) -> Options {
-    Options {
-        programs: Programs::find().with_lab(LAB),
-        ..Options::new(name)
-    }
-}
-
 #[test]
 fn it_connects_and_serves_and_leaves_no_trace() {
     let name = "tconnects";
