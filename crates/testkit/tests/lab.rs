@@ -126,7 +126,7 @@ fn a_maker_to_be_killed() {
     let Ok(name) = std::env::var("TESTKIT_MAKER") else {
         return;
     };
-    let _lab = Lab::up(&options(&name)).unwrap();
+    let _lab = Lab::up(&Options::new(&name)).unwrap();
     println!("lab is up");
     let _ = std::io::stdin().lines().count();
     wait_until("the kill", Duration::from_secs(60), || false).unwrap();
