@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use kinds::registry::{KindDef, Registry, Scope};
+use kinds::registry::{Registry, Scope};
 use serde_json::{Value, json};
 
 /// Aggregated discovery: the two versions of its format that clients know.

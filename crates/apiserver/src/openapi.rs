@@ -18,8 +18,10 @@ mod paths;
 mod schemas;
 mod v2;
 
-/// The media type of the v2 document as protobuf.
-pub(crate) const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// What clients name to get the v2 document as protobuf.
+pub(crate) const V2_PROTOBUF_ACCEPT: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// What it is called in answers: media types have no `@`.
+pub(crate) const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// A document, compressed.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! Rows are made one by one from stored bytes, so that a list of any length needs the memory of one object.
 
 use jiff::Timestamp;
-use kinds::registry::{Column, KindDef, VersionDef};
+use kinds::registry::{Column, VersionDef};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
@@ -26,7 +26,7 @@ pub(crate) struct Columns {
 
 impl Columns {
     /// From a kind's data. A kind without columns gets its age.
-    pub(crate) fn of(kind: &KindDef, version: &VersionDef) -> Self {
+    pub(crate) fn of(version: &VersionDef) -> Self {
         let mut columns = version.columns.clone();
         if columns.is_empty() {
             columns.push(Column {

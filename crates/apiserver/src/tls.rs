@@ -28,6 +28,8 @@ use rustls::{
 };
 use telemetry::Clock;
 
+use crate::api::{self, MASTERS};
+
 mod files;
 mod issue;
 mod kubeconfig;
@@ -38,10 +40,6 @@ use issue::{Authority, Issued, Purpose};
 pub const ADMIN: &str = "selvedge-admin";
 /// User name in the break-glass certificate.
 pub const BREAK_GLASS: &str = "selvedge-break-glass";
-/// Group that may do everything.
-pub const MASTERS: &str = "system:masters";
-/// Group whose members may write what Git owns.
-pub const BREAK_GLASS_GROUP: &str = "selvedge:break-glass";
 
 /// Where certificates live and what they are for.
 #[derive(Clone, Debug)]
@@ -228,7 +226,7 @@ impl Tls {
 /// File name, user and groups of those who get a kubeconfig.
 const PEOPLE: [(&str, &str, &[&str]); 2] = [
     ("admin", ADMIN, &[MASTERS]),
-    ("break-glass", BREAK_GLASS, &[MASTERS, BREAK_GLASS_GROUP]),
+    ("break-glass", BREAK_GLASS, &[MASTERS, api::BREAK_GLASS]),
 ];
 
 fn serving_certificate(

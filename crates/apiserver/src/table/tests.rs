@@ -1,5 +1,3 @@
-use kinds::registry::Scope;
-
 use super::*;
 
 fn column(name: &str, kind: &str, path: &str) -> Column {
@@ -15,26 +13,11 @@ fn column(name: &str, kind: &str, path: &str) -> Column {
 }
 
 fn columns(columns: Vec<Column>) -> Columns {
-    let version = VersionDef {
+    Columns::of(&VersionDef {
         name: "v1".into(),
         schema: Value::Null,
         columns,
-    };
-    let kind = KindDef {
-        group: "example.com".into(),
-        kind: "Thing".into(),
-        plural: "things".into(),
-        singular: "thing".into(),
-        short_names: vec![],
-        categories: vec![],
-        scope: Scope::Namespaced,
-        storage_version: "v1".into(),
-        versions: vec![version.clone()],
-        has_status: true,
-        ephemeral: false,
-        selectable_fields: vec![],
-    };
-    Columns::of(&kind, &version)
+    })
 }
 
 fn row(columns: &Columns, include: IncludeObject) -> Value {

@@ -116,7 +116,7 @@ fn a_damaged_leaf_is_made_anew_and_a_damaged_ca_is_an_error() {
 fn break_glass_is_in_both_groups_and_valid_from_2020() {
     let dir = tempfile::tempdir().unwrap();
     let tls = Tls::open(options(dir.path()), &clock()).unwrap();
-    let pem = tls.client(BREAK_GLASS, &[MASTERS, BREAK_GLASS_GROUP]).unwrap();
+    let pem = tls.client(BREAK_GLASS, &[MASTERS, api::BREAK_GLASS]).unwrap();
     let der = CertificateDer::from_pem_slice(pem.certificate.as_bytes()).unwrap();
     let (_, certificate) = X509Certificate::from_der(&der).unwrap();
     let groups: Vec<_> = certificate
@@ -124,6 +124,6 @@ fn break_glass_is_in_both_groups_and_valid_from_2020() {
         .iter_organization()
         .map(|o| o.as_str().unwrap())
         .collect();
-    assert_eq!(groups, [MASTERS, BREAK_GLASS_GROUP]);
+    assert_eq!(groups, [MASTERS, api::BREAK_GLASS]);
     assert_eq!(certificate.validity().not_before.timestamp(), 1_577_836_800);
 }

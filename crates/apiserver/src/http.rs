@@ -1,0 +1,221 @@
+//! The HTTP server: TLS with client certificates for kubectl and other hosts, a local socket for root.
+//!
+//! ```text
+//!  connection ── listen: TLS, who is it ─┐
+//!  request ── service: limits, time, panics, metrics ── path + query + accept ──┬─ discovery, openapi, health
+//!                                                                              ├─ routes of the daemon
+//!                                                                              └─ objects: verbs of `Api`
+//!                                                                                   ├─ list: rows as they are stored
+//!                                                                                   └─ watch: frames, until the client goes
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `listen` | listeners, connections, draining |
+//! | `service` | one request from its first byte to its answer |
+//! | `path`, `query`, `negotiate` | what a request names and wants |
+//! | `body`, `decode`, `respond` | bodies in and out |
+//! | `objects`, `list`, `watch`, `render` | requests for objects |
+//! | `auth`, `reviews` | who asks, and what they may |
+//! | `health` | `/healthz`, `/livez`, `/readyz` |
+//! | `metrics` | what is counted |
+//!
+//! A byte stream over an upgraded connection (the console of a virtual machine) has its place in `service`: a route
+//! that answers 101 keeps the connection, which is why connections are served with upgrades.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::{HeaderMap, Method, Response};
+use kinds::registry::KindDef;
+use telemetry::Metrics;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Api, Caller, openapi::OpenApi, table::Columns, tls::Tls};
+
+mod auth;
+mod body;
+mod decode;
+mod health;
+mod list;
+mod listen;
+mod metrics;
+mod negotiate;
+mod objects;
+mod path;
+mod query;
+mod render;
+mod respond;
+mod reviews;
+mod service;
+mod watch;
+
+/// Bounds of a server.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// What `/version` says, for example `0.1.0`.
+    pub version: String,
+    /// The commit that the program was built from; may be empty.
+    pub commit: String,
+    /// Connections at a time; more wait to be accepted.
+    pub max_connections: usize,
+    /// Requests at a time, watches apart; more are told to come again.
+    pub max_requests: usize,
+    /// Watches at a time; more are told to come again.
+    pub max_watches: usize,
+    /// How long a request that is no watch may take.
+    pub request_timeout: Duration,
+    /// How long open requests may go on after the server was told to stop.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            commit: String::new(),
+            max_connections: 1_000,
+            max_requests: 400,
+            max_watches: 2_000,
+            request_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Where a server listens.
+#[derive(Default)]
+pub struct Listeners {
+    /// TLS listeners with the certificates they show.
+    pub tls: Option<(Vec<TcpListener>, Arc<Tls>)>,
+    /// A local socket without TLS; only root and the server's own user are served on it, as the admin.
+    pub unix: Option<UnixListener>,
+}
+
+/// Who may use a local route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody who can reach the server.
+    Anyone,
+    /// Masters.
+    Admin,
+}
+
+/// A request to a local route.
+#[derive(Clone, Debug)]
+pub struct LocalRequest {
+    /// Its method.
+    pub method: Method,
+    /// Its path.
+    pub path: String,
+    /// Its query, undecoded.
+    pub query: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, at most 3 MiB.
+    pub body: Bytes,
+    /// Who asks, if known.
+    pub caller: Option<Caller>,
+}
+
+type LocalAnswer = Pin<Box<dyn Future<Output = Response<Bytes>> + Send>>;
+type Handler = Arc<dyn Fn(LocalRequest) -> LocalAnswer + Send + Sync>;
+/// Says what is wrong, if something is.
+type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// The HTTP server of an API.
+pub struct Server {
+    state: State,
+}
+
+/// What every request needs.
+pub(crate) struct State {
+    api: Api,
+    options: ServerOptions,
+    metrics: metrics::ServerMetrics,
+    routes: Vec<(String, Access, Handler)>,
+    checks: Vec<(String, Check)>,
+    openapi: OnceLock<OpenApi>,
+    columns: BTreeMap<(String, String, String), Arc<Columns>>,
+    requests: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
+    /// Cancelled when the server is told to stop: watches end, `/readyz` says no.
+    draining: CancellationToken,
+    /// Cancelled when draining has taken too long.
+    cut: CancellationToken,
+}
+
+impl Server {
+    /// A server of an API; its metrics go to `metrics`.
+    #[must_use]
+    pub fn new(api: Api, metrics: &Metrics, options: ServerOptions) -> Self {
+        let mut columns = BTreeMap::new();
+        for kind in api.registry().iter() {
+            for version in &kind.versions {
+                let key = (kind.group.clone(), version.name.clone(), kind.plural.clone());
+                columns.insert(key, Arc::new(Columns::of(version)));
+            }
+        }
+        let state = State {
+            requests: Arc::new(Semaphore::new(options.max_requests)),
+            watches: Arc::new(Semaphore::new(options.max_watches)),
+            metrics: metrics::ServerMetrics::new(metrics),
+            api,
+            options,
+            routes: Vec::new(),
+            checks: Vec::new(),
+            openapi: OnceLock::new(),
+            columns,
+            draining: CancellationToken::new(),
+            cut: CancellationToken::new(),
+        };
+        Self { state }
+    }
+
+    /// Adds a route: `path` is exact, or a prefix if it ends with `/`. Routes come before everything of the API
+    /// but `/api`, `/apis` and the health checks; the longest that fits wins.
+    pub fn route<H, F>(&mut self, path: &str, access: Access, handler: H)
+    where
+        H: Fn(LocalRequest) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<Bytes>> + Send + 'static,
+    {
+        let handler: Handler = Arc::new(move |request| Box::pin(handler(request)));
+        self.state.routes.push((path.into(), access, handler));
+        self.state
+            .routes
+            .sort_by_key(|(path, _, _)| std::cmp::Reverse(path.len()));
+    }
+
+    /// Adds a check of `/readyz` (and `/healthz`): it says what is wrong, if something is.
+    pub fn readiness(&mut self, name: &str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+        self.state.checks.push((name.into(), Arc::new(check)));
+    }
+
+    /// Serves until `shutdown` is done, then lets open requests end, watches first, and returns.
+    pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()> + Send) {
+        listen::run(Arc::new(self.state), listeners, shutdown).await;
+    }
+}
+
+impl State {
+    fn openapi(&self) -> &OpenApi {
+        self.openapi
+            .get_or_init(|| OpenApi::of(self.api.registry(), &self.options.version))
+    }
+
+    fn columns(&self, kind: &KindDef, version: &str) -> Option<Arc<Columns>> {
+        self.columns
+            .get(&(kind.group.clone(), version.to_owned(), kind.plural.clone()))
+            .cloned()
+    }
+}
