@@ -1,22 +1,23 @@
 //! A lab: brought up, described on disk, taken down whatever happens.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::MetadataExt;
+mod programs;
+mod registry;
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use nix::fcntl::{Flock, FlockArg};
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{Layout, MGMT, NETWORKS, RUN, STATE, check_name, host_name};
-use crate::process::{Process, kill_all, of_lab};
-use crate::tool::tool;
+pub use self::programs::Programs;
+pub use self::registry::{down, list};
+use crate::layout::{Layout, MGMT, NETWORKS, RUN, check_name, host_name};
+use crate::process::{Process, kill_all};
 use crate::wait::wait_until;
 use crate::{CLIENT, SVC, SWITCH, host, netns, ovs, services};
 
@@ -47,51 +48,6 @@ impl Options {
             programs: Programs::find(),
         }
     }
-}
-
-/// Where our own programs are.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Programs {
-    host: Option<PathBuf>,
-    lab: Option<PathBuf>,
-}
-
-impl Programs {
-    /// `SELVEDGE_HOST_BIN` and `SELVEDGE_LAB_BIN`, else what lies beside the program that runs now.
-    #[must_use]
-    pub fn find() -> Self {
-        let named = |variable: &str, name: &str| {
-            std::env::var_os(variable).map(PathBuf::from).or_else(|| {
-                let me = std::env::current_exe().ok()?;
-                // A test is one directory deeper than the programs.
-                me.ancestors()
-                    .skip(1)
-                    .take(2)
-                    .map(|directory| directory.join(name))
-                    .find(|path| path.is_file())
-            })
-        };
-        Self {
-            host: named("SELVEDGE_HOST_BIN", "selvedge-host"),
-            lab: named("SELVEDGE_LAB_BIN", "selvedge-lab"),
-        }
-    }
-
-    /// The daemon.
-    pub(crate) fn host(&self) -> Result<&str> {
-        path(self.host.as_deref(), "selvedge-host", "SELVEDGE_HOST_BIN")
-    }
-
-    /// The lab's own program, which is its servers.
-    pub(crate) fn lab(&self) -> Result<&str> {
-        path(self.lab.as_deref(), "selvedge-lab", "SELVEDGE_LAB_BIN")
-    }
-}
-
-fn path<'a>(found: Option<&'a Path>, name: &str, variable: &str) -> Result<&'a str> {
-    let found =
-        found.with_context(|| format!("no {name} beside this program: build it, or set {variable}"))?;
-    found.to_str().context("a program's path is not UTF-8")
 }
 
 /// A process that the lab started.
@@ -141,7 +97,7 @@ impl Lab {
     /// When some part of it cannot be made; what was made is removed.
     pub fn up(options: &Options) -> Result<Self> {
         down(&options.name)?;
-        let layout = reserve(options)?;
+        let layout = registry::reserve(options)?;
         let mut lab = Self {
             layout,
             hosts: options.hosts,
@@ -236,6 +192,12 @@ impl Lab {
     #[must_use]
     pub fn inside(&self, node: &str, program: &str) -> Command {
         ovs::with_environment(&self.layout, node, netns::inside(&self.layout, node, program))
+    }
+
+    /// The names of its hosts.
+    #[must_use]
+    pub fn host_names(&self) -> Vec<String> {
+        (1..=self.hosts).map(host_name).collect()
     }
 
     fn build(&mut self) -> Result<()> {
@@ -407,146 +369,4 @@ pub fn guard(name: &str) -> Result<()> {
     // An error is an end too.
     let _ = std::io::stdin().read_to_end(&mut told);
     if told.is_empty() { down(name) } else { Ok(()) }
-}
-
-/// Removes everything that belongs to the lab of this name, whoever made it and however far it came. Goes on after
-/// a failure.
-///
-/// # Errors
-/// When something is left.
-pub fn down(name: &str) -> Result<()> {
-    check_name(name)?;
-    let index = Lab::open(name).ok().map(|lab| lab.layout.index);
-    let mut problems = Vec::new();
-    let mut note = |result: Result<()>| {
-        if let Err(error) = result {
-            problems.push(format!("{error:#}"));
-        }
-    };
-    let namespaces = netns::of_lab(name);
-    let paths: Vec<PathBuf> = namespaces
-        .iter()
-        .map(|name| Path::new("/run/netns").join(name))
-        .collect();
-    note(kill_all(|| of_lab(name, &paths)));
-    if let Some(index) = index {
-        let interface = Layout::new(name, index)?.shell_interface();
-        if Path::new("/sys/class/net").join(&interface).exists() {
-            note(tool("ip", ["link", "delete", &interface]).map(drop));
-        }
-    }
-    for namespace in &namespaces {
-        note(tool("ip", ["netns", "delete", namespace]).map(drop));
-    }
-    note(crate::trace::remove_control_groups(name));
-    for root in [STATE, RUN] {
-        match fs::remove_dir_all(Path::new(root).join(name)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                note(Err(anyhow!(error).context(format!("cannot remove {root}/{name}"))));
-            }
-            _ => {}
-        }
-    }
-    note(remove_roots());
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        bail!("lab {name} is not wholly removed: {}", problems.join("; "))
-    }
-}
-
-/// The names of the labs that there are.
-#[must_use]
-pub fn list() -> Vec<String> {
-    let Ok(entries) = fs::read_dir(RUN) else {
-        return Vec::new();
-    };
-    let names = entries
-        .flatten()
-        .filter(|entry| entry.path().join("lab.json").exists());
-    let names: BTreeSet<String> = names
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    names.into_iter().collect()
-}
-
-/// Gives a lab its number and its directory.
-fn reserve(options: &Options) -> Result<Layout> {
-    if !nix::unistd::Uid::effective().is_root() {
-        bail!("a lab needs root: it makes network namespaces");
-    }
-    if options.hosts > 80 || options.nics > 9 {
-        bail!("a lab has at most 80 hosts with 9 NICs");
-    }
-    let _lock = lock()?;
-    let taken: BTreeSet<u8> = list()
-        .iter()
-        .filter_map(|name| Lab::open(name).ok())
-        .map(|lab| lab.layout.index)
-        .collect();
-    for index in (0..200).filter(|index| !taken.contains(index)) {
-        let layout = Layout::new(&options.name, index)?;
-        // Neither may the machine itself have routes there.
-        let network = format!("{}/24", layout.address(MGMT, 0));
-        if !tool("ip", ["route", "show", "root", &network])?.trim().is_empty() {
-            continue;
-        }
-        fs::create_dir_all(layout.run())?;
-        fs::create_dir_all(layout.state())?;
-        // A number is taken when it is written down.
-        let known = Description {
-            index,
-            hosts: options.hosts,
-            nics: options.nics,
-            site_path: options.site_path.clone(),
-            programs: options.programs.clone(),
-            processes: Vec::new(),
-        };
-        fs::write(layout.run().join("lab.json"), serde_json::to_vec(&known)?)?;
-        return Ok(layout);
-    }
-    bail!("there is no number left for another lab")
-}
-
-/// One at a time may choose a number, or remove the common directories.
-fn lock() -> Result<Flock<File>> {
-    let path = Path::new(RUN).join(".lock");
-    loop {
-        fs::create_dir_all(RUN)?;
-        let file = match OpenOptions::new().create(true).append(true).open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            other => other.with_context(|| format!("cannot open {}", path.display()))?,
-        };
-        let locked = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, error)| error)
-            .context("cannot lock the labs' directory")?;
-        // The one who held it may have removed it.
-        match (locked.metadata(), fs::metadata(&path)) {
-            (Ok(mine), Ok(there)) if mine.ino() == there.ino() => return Ok(locked),
-            _ => {}
-        }
-    }
-}
-
-/// Removes the directories of all labs when the last one is gone.
-fn remove_roots() -> Result<()> {
-    let _lock = lock()?;
-    let others = fs::read_dir(RUN)?
-        .flatten()
-        .any(|entry| entry.file_name() != ".lock");
-    if !others {
-        fs::remove_file(Path::new(RUN).join(".lock"))?;
-        fs::remove_dir(RUN)?;
-        // Not ours to complain about if somebody put something there.
-        let _ = fs::remove_dir(STATE);
-    }
-    Ok(())
-}
-
-impl Lab {
-    /// The names of its hosts.
-    #[must_use]
-    pub fn host_names(&self) -> Vec<String> {
-        (1..=self.hosts).map(host_name).collect()
-    }
 }

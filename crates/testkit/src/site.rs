@@ -181,6 +181,45 @@ impl Site {
         waited.map(|((), took)| took)
     }
 
+    /// Asks the host to look at its repositories now, as `flux reconcile` does.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub fn request(&self, kind: &str) -> Result<()> {
+        let list = self.kubectl.get([kind, "--all-namespaces"])?;
+        for item in items(&list) {
+            let text = |field: &str| item["metadata"][field].as_str().unwrap_or_default().to_owned();
+            // Any new value is a request; the version changes with each.
+            let request = format!("reconcile.fluxcd.io/requestedAt={}", text("resourceVersion"));
+            self.kubectl.run([
+                "annotate",
+                kind,
+                "-n",
+                &text("namespace"),
+                &text("name"),
+                "--overwrite",
+                &request,
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// Waits until some object of a kind is not ready, and says all of these words.
+    ///
+    /// # Errors
+    /// When none does.
+    pub fn wait_complaint(&self, kind: &str, words: &[&str]) -> Result<String> {
+        let said = wait_for(&format!("{kind} that says {}", words.join(", ")), SOON, || {
+            let list = self.kubectl.get([kind, "--all-namespaces"])?;
+            let all: Vec<String> = items(&list).iter().filter_map(complaint).collect();
+            let found = all
+                .iter()
+                .find(|text| words.iter().all(|word| text.contains(word)));
+            Ok(found.cloned().ok_or_else(|| all.join("; ")))
+        });
+        said.map(|(text, _)| text)
+    }
+
     /// A virtual machine's address, as the host's API has it.
     ///
     /// # Errors
@@ -334,6 +373,22 @@ fn not_ready(item: &Value) -> String {
         Ok(()) => format!("at {}", item["status"]["lastAppliedRevision"]),
         Err(because) => because,
     }
+}
+
+/// All that an object says is wrong with it.
+fn complaint(item: &Value) -> Option<String> {
+    let conditions = item["status"]["conditions"].as_array()?;
+    let bad: Vec<String> = conditions
+        .iter()
+        .filter(|condition| condition["status"] == "False")
+        .map(|condition| {
+            format!(
+                "{} {}: {}",
+                condition["type"], condition["reason"], condition["message"]
+            )
+        })
+        .collect();
+    (!bad.is_empty()).then(|| format!("{}: {}", item["metadata"]["name"], bad.join(", ")))
 }
 
 /// Whether an object is of the kind that a plural, lower-case name means.

@@ -193,25 +193,7 @@ pub(super) fn break_glass(site: &mut Site) -> Result<Found> {
         patch,
     ])?;
     // What a person does to see it put back now: ask for a run.
-    let list = site.kubectl.get(["kustomizations", "--all-namespaces"])?;
-    let first = crate::site::items(&list)
-        .into_iter()
-        .next()
-        .context("there is no Kustomization")?;
-    let text = |field: &str| first["metadata"][field].as_str().unwrap_or_default().to_owned();
-    let request = format!(
-        "reconcile.fluxcd.io/requestedAt={}",
-        first["metadata"]["resourceVersion"].as_str().unwrap_or("now")
-    );
-    site.kubectl.run([
-        "annotate",
-        "kustomization",
-        "-n",
-        &text("namespace"),
-        &text("name"),
-        "--overwrite",
-        &request,
-    ])?;
+    site.request("kustomizations")?;
     let ((), took) = wait_for("Git's own text", SOON, || {
         let map = site.kubectl.get(["configmap", "-n", "shop", "web-cloud-init"])?;
         let text = map["data"]["user-data"].as_str().unwrap_or_default().to_owned();

@@ -1,0 +1,51 @@
+//! Our own programs, which a lab runs.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// Where our own programs are.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Programs {
+    host: Option<PathBuf>,
+    lab: Option<PathBuf>,
+}
+
+impl Programs {
+    /// `SELVEDGE_HOST_BIN` and `SELVEDGE_LAB_BIN`, else what lies beside the program that runs now.
+    #[must_use]
+    pub fn find() -> Self {
+        let named = |variable: &str, name: &str| {
+            std::env::var_os(variable).map(PathBuf::from).or_else(|| {
+                let me = std::env::current_exe().ok()?;
+                // A test is one directory deeper than the programs.
+                me.ancestors()
+                    .skip(1)
+                    .take(2)
+                    .map(|directory| directory.join(name))
+                    .find(|path| path.is_file())
+            })
+        };
+        Self {
+            host: named("SELVEDGE_HOST_BIN", "selvedge-host"),
+            lab: named("SELVEDGE_LAB_BIN", "selvedge-lab"),
+        }
+    }
+
+    /// The daemon.
+    pub(crate) fn host(&self) -> Result<&str> {
+        path(self.host.as_deref(), "selvedge-host", "SELVEDGE_HOST_BIN")
+    }
+
+    /// The lab's own program, which is its servers.
+    pub(crate) fn lab(&self) -> Result<&str> {
+        path(self.lab.as_deref(), "selvedge-lab", "SELVEDGE_LAB_BIN")
+    }
+}
+
+fn path<'a>(found: Option<&'a Path>, name: &str, variable: &str) -> Result<&'a str> {
+    let found =
+        found.with_context(|| format!("no {name} beside this program: build it, or set {variable}"))?;
+    found.to_str().context("a program's path is not UTF-8")
+}
