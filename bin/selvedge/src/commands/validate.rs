@@ -2,6 +2,7 @@
 
 mod check;
 mod folder;
+mod host;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -1,20 +1,24 @@
 //! Checks every object of a folder as the host would.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::bail;
 use kinds::{
     object::{self, Gvk, ObjectKey},
     registry::{Registry, Scope},
+    vm::predefined_classes,
 };
 use kustomize::{
     Limits, Located,
     build::{BuildError, Options, build},
     parse_manifests, position_of,
-    tree::{Tree, join},
+    tree::Tree,
 };
 
-use super::{Finding, Level, Report, folder::Folder};
+use super::{Finding, Level, Report, folder::Folder, host};
 
 /// Checks the folder `path` of the repository at `root`.
 pub(super) fn check(root: &Path, path: &str) -> anyhow::Result<Report> {
@@ -33,6 +37,8 @@ pub(super) fn check(root: &Path, path: &str) -> anyhow::Result<Report> {
     for located in &objects {
         checker.object(located);
     }
+    checker.hosts(&objects);
+    checker.references(&objects);
     checker
         .report
         .findings
@@ -126,6 +132,70 @@ impl Checker<'_> {
         }
     }
 
+    /// The host configurations together.
+    fn hosts(&mut self, objects: &[Located]) {
+        for found in host::check(objects, &self.registry) {
+            let (line, column) = found.place(&self.text(found.located));
+            self.report.findings.push(Finding {
+                level: found.level,
+                file: found.located.file.clone(),
+                line,
+                column,
+                object: ObjectKey::of(&found.located.object).to_string(),
+                field: if found.path.is_empty() {
+                    "spec.profile".into()
+                } else {
+                    found.path
+                },
+                message: found.message,
+            });
+        }
+    }
+
+    /// Classes, ConfigMaps and Secrets that virtual machines name. They may be on the host already, so that one
+    /// that is not here is worth knowing, not an error.
+    fn references(&mut self, objects: &[Located]) {
+        let mut here: BTreeSet<ObjectKey> = objects
+            .iter()
+            .map(|located| ObjectKey::of(&self.defaulted(located)))
+            .collect();
+        here.extend(predefined_classes().iter().map(ObjectKey::of));
+        for located in objects
+            .iter()
+            .filter(|l| object::kind(&l.object) == "VirtualMachine")
+        {
+            let machine = self.defaulted(located);
+            let namespace = object::namespace(&machine);
+            for (field, group, kind, places) in [
+                (
+                    "spec.className",
+                    "vmoperator.vmware.com",
+                    "VirtualMachineClass",
+                    vec![namespace, "default"],
+                ),
+                ("spec.vmMetadata.configMapName", "", "ConfigMap", vec![namespace]),
+                ("spec.vmMetadata.secretName", "", "Secret", vec![namespace]),
+            ] {
+                let pointer = format!("/{}", field.replace('.', "/"));
+                let Some(name) = machine.pointer(&pointer).and_then(|value| value.as_str()) else {
+                    continue;
+                };
+                let key = |place: &str| ObjectKey {
+                    group: group.into(),
+                    kind: kind.into(),
+                    namespace: place.into(),
+                    name: name.into(),
+                };
+                if !places.iter().any(|place| here.contains(&key(place))) {
+                    let message = format!(
+                        "{kind} {name:?} is not in this folder; the host must have it from elsewhere"
+                    );
+                    self.find(Level::Notice, located, field, message);
+                }
+            }
+        }
+    }
+
     /// The object with the namespace that the host would give it.
     fn defaulted(&self, located: &Located) -> object::Object {
         let mut object = located.object.clone();
@@ -135,7 +205,12 @@ impl Checker<'_> {
             .by_kind(&gvk.group, &gvk.kind)
             .is_none_or(|k| k.scope == Scope::Namespaced);
         if namespaced && object::namespace(&object).is_empty() {
-            object::metadata_mut(&mut object).insert("namespace".into(), "default".into());
+            let namespace = if gvk.kind == "HostConfiguration" {
+                "esx-system"
+            } else {
+                "default"
+            };
+            object::metadata_mut(&mut object).insert("namespace".into(), namespace.into());
         }
         object
     }
@@ -154,14 +229,21 @@ impl Checker<'_> {
     }
 
     fn position(&self, located: &Located, field: &str) -> (usize, usize) {
-        let text = self.folder.read(&join("", &located.file)).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.text(located);
         let found = if field.is_empty() {
             None
         } else {
             position_of(&text, located.index, located.item, field)
         };
         found.unwrap_or((located.line, 1))
+    }
+}
+
+impl Checker<'_> {
+    /// The file that an object is in; empty if it can't be read any more.
+    fn text(&self, located: &Located) -> String {
+        let bytes = self.folder.read(&located.file).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 }
 
