@@ -87,7 +87,8 @@ fn parameters(list: &Value) -> Vec<Value> {
     list.as_array().into_iter().flatten().map(one).collect()
 }
 
-/// A v3 schema in the words of v2. What v2 can't say is left out, so that old clients accept more, never less.
+/// A v3 schema in the words of v2. What v2 can't say is left out. Named fields stay also where others are allowed:
+/// old clients could not explain an object otherwise, nor merge it.
 fn schema(node: &Value) -> Value {
     let Some(map) = node.as_object() else {
         return node.clone();
@@ -96,7 +97,6 @@ fn schema(node: &Value) -> Value {
     if is("x-kubernetes-int-or-string") {
         return json!({"type": "string", "format": "int-or-string", "description": map.get("description").unwrap_or(&Value::Null)});
     }
-    let open = is("x-kubernetes-preserve-unknown-fields");
     let mut out = Map::new();
     for (key, value) in map {
         match key.as_str() {
@@ -114,8 +114,6 @@ fn schema(node: &Value) -> Value {
                 }
             }
             "nullable" | "oneOf" | "anyOf" | "not" => {}
-            "type" if is("nullable") => {}
-            "properties" | "items" | "additionalProperties" if open || is("nullable") => {}
             "properties" => {
                 let all = value
                     .as_object()
