@@ -126,10 +126,7 @@ pub fn build(tree: &dyn Tree, root: &str, options: &Options) -> Result<Build, Ve
             return Err(builder.errors);
         }
     };
-    let mut objects: Vec<Located> = match resource::finish(resources) {
-        Ok(objects) => objects,
-        Err(errors) => return Err(errors),
-    };
+    let mut objects: Vec<Located> = resource::finish(resources)?;
     order::sort(&mut objects, |located| &located.object);
     Ok(Build {
         objects,

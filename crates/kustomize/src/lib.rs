@@ -1,5 +1,6 @@
 //! A folder tree in, objects out. Pure.
 pub mod build;
+pub mod check;
 mod generate;
 mod hash;
 pub mod ignore;
@@ -17,6 +18,7 @@ pub mod tree;
 mod yaml;
 
 pub use build::{Build, BuildError, Options, build};
+pub use check::{Checked, NotServed, check};
 pub use kustomization::Overlay;
 pub use manifest::{Limits, Located, ParseError, parse_manifests};
 pub use patch::{Patch, PatchOptions, Target};

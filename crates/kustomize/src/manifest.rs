@@ -160,6 +160,21 @@ pub fn parse_manifests(file: &str, text: &[u8], limits: &Limits) -> Result<Vec<L
     Ok(located)
 }
 
+/// JSON in a text. On an error: line, column and what is wrong.
+pub(crate) fn parse_json(text: &str, limits: &Limits) -> Result<Value, (usize, usize, String)> {
+    let value: Value = serde_json::from_str(text).map_err(|e| {
+        // The decoder adds the position to its message; we say it by ourselves.
+        let message = e.to_string();
+        let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+        (e.line(), e.column().max(1), message)
+    })?;
+    // The decoder takes a key that is there twice; the reader of manifests does not.
+    match yaml::documents("", text, limits) {
+        Err(error) if error.message.contains("twice") => Err((error.line, error.column, error.message)),
+        _ => Ok(value),
+    }
+}
+
 /// The text of a file, without a byte order mark.
 pub(crate) fn text_of<'t>(file: &str, bytes: &'t [u8], limits: &Limits) -> Result<&'t str, ParseError> {
     if bytes.len() > limits.bytes {

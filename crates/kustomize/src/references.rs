@@ -108,7 +108,7 @@ pub(crate) fn follow(resources: &mut [Resource]) {
             for pod in pods(&kind) {
                 for path in *paths {
                     each(root, &format!("{pod}.{path}"), &mut |field| {
-                        names.rename(field, named, &from)
+                        names.rename(field, named, &from);
                     });
                 }
             }

@@ -126,7 +126,7 @@ pub(crate) fn labels(resources: &mut [Resource], set: &LabelSet) {
             }
             if kind == "StatefulSet" {
                 each(root, "spec.volumeClaimTemplates.*", &mut |claim| {
-                    put(claim, &["metadata", "labels"], &set.pairs)
+                    put(claim, &["metadata", "labels"], &set.pairs);
                 });
             }
         }
@@ -164,7 +164,7 @@ fn selectors(root: &mut Value, group: &str, kind: &str, pairs: &BTreeMap<String,
         "Job" if group == "batch" => each(root, "spec.selector.matchLabels", &mut |l| put(l, &[], pairs)),
         "CronJob" if group == "batch" => {
             each(root, "spec.jobTemplate.spec.selector.matchLabels", &mut |l| {
-                put(l, &[], pairs)
+                put(l, &[], pairs);
             });
         }
         "PodDisruptionBudget" if group == "policy" => {

@@ -223,7 +223,12 @@ impl<'t> Composer<'t> {
                 let merge_key = style == ScalarStyle::Plain && text == "<<";
                 let word = value.is_boolean() && !matches!(&*text.to_ascii_lowercase(), "true" | "false");
                 let word = word.then(|| text.as_ref().into());
-                let node = Node { kind: Kind::Scalar(value), mark: at, style: Some(style), word };
+                let node = Node {
+                    kind: Kind::Scalar(value),
+                    mark: at,
+                    style: Some(style),
+                    word,
+                };
                 self.count(at, 1)?;
                 if anchor != 0 {
                     let size = size(&node);
@@ -282,11 +287,11 @@ impl<'t> Composer<'t> {
         let Some(mut frame) = self.stack.pop() else {
             return Ok(());
         };
-        if let Kind::Map(entries) = &mut frame.node.kind {
-            if let Some(twice) = settle(entries) {
-                let (key, at) = (twice.key.clone(), twice.mark);
-                return Err(self.error(at, format!("the key \"{key}\" is there twice")));
-            }
+        if let Kind::Map(entries) = &mut frame.node.kind
+            && let Some(twice) = settle(entries)
+        {
+            let (key, at) = (twice.key.clone(), twice.mark);
+            return Err(self.error(at, format!("the key \"{key}\" is there twice")));
         }
         if frame.anchor != 0 {
             let size = size(&frame.node);
