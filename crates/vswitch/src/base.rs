@@ -12,13 +12,11 @@ use crate::observe::{Kernel, Nic};
 #[must_use]
 pub fn base_profile(nics: &[Nic], kernel: &Kernel) -> Value {
     let default = kernel.routes.iter().find(|r| r.destination.1 == 0);
+    let taken_over = |n: &&Nic| n.switch.as_deref() == Some("vSwitch0");
     let has_address = |n: &&Nic| kernel.addresses_on(&n.device).next().is_some();
     let carries_default = |n: &&Nic| default.is_some_and(|r| r.device == n.device);
-    let nic = nics
-        .iter()
-        .find(carries_default)
-        .or(nics.iter().find(has_address))
-        .or(nics.first());
+    let found = nics.iter().find(taken_over).or(nics.iter().find(carries_default));
+    let nic = found.or(nics.iter().find(has_address)).or(nics.first());
     let names: Vec<&str> = nic.iter().map(|n| n.name.as_str()).collect();
     let teaming = json!({
         "policy": "LOADBALANCE_SRCID", "active_nics": names, "standby_nics": [],

@@ -33,7 +33,6 @@ pub(crate) struct Measures {
 
 impl Measures {
     pub(crate) fn new(metrics: &Metrics) -> Self {
-        let metrics = metrics.prefixed("vswitch");
         let buckets = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
         Self {
             passes: metrics.register(

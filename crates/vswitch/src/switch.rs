@@ -131,7 +131,7 @@ struct Installed {
 
 impl VSwitch {
     /// Connects to the switch database and starts watching it, the kernel's links and the port requests. Sockets
-    /// belong to the network namespace of the calling thread. `signal` is that of the reconciler that calls
+    /// belong to the network namespace of the calling thread. `metrics` comes with this domain's prefix. `signal` is that of the reconciler that calls
     /// [`Section::reconcile`]; it is given when a change was made or is needed that nobody asked for.
     ///
     /// # Errors

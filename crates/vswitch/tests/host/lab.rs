@@ -227,20 +227,9 @@ impl Host {
         ))
     }
 
-    pub(crate) fn config(&self) -> Config {
-        let mut config = Config::new(self.dir.path(), self.path("state"), self.path("run"), "host1");
-        config.datapath_type = "netdev".into();
-        config.checkpoint = Duration::from_secs(2);
-        config
-    }
-
     pub(crate) async fn switch(&self) -> VSwitch {
         let (ports, groups) = (self.ports.subscribe(), self.groups_sender.clone());
-        let switch = VSwitch::start(self.config(), &Metrics::new(), ports, groups, self.signal.clone())
-            .await
-            .unwrap();
-        switch.ready().await;
-        switch
+        start(self.dir.path(), ports, groups, self.signal.clone()).await
     }
 
     /// The number of database transactions so far, our own and others'.
@@ -248,17 +237,8 @@ impl Host {
         self.vsctl("get Open_vSwitch . next_cfg").trim().to_owned()
     }
 
-    pub(crate) fn attach(&self, requests: &[(&str, &str, &str)]) {
-        let requests = requests
-            .iter()
-            .map(|(interface, group, mac)| PortRequest {
-                interface: (*interface).into(),
-                port_group: (*group).into(),
-                mac: (*mac).into(),
-                owner: format!("default/{interface}"),
-            })
-            .collect();
-        self.ports.send_replace(Arc::new(requests));
+    pub(crate) fn attach(&self, wishes: &[(&str, &str, &str)]) {
+        self.ports.send_replace(Arc::new(requests(wishes)));
     }
 
     /// Waits until these ports have flows.
@@ -300,4 +280,44 @@ pub(crate) async fn reconcile(switch: &VSwitch, profile: &Value) -> SectionRepor
     let report = switch.reconcile(profile).await;
     assert_eq!(report.problems, []);
     report
+}
+
+/// Port requests from device, port group and MAC address.
+pub(crate) fn requests(wishes: &[(&str, &str, &str)]) -> Vec<PortRequest> {
+    let request = |(interface, group, mac): &(&str, &str, &str)| PortRequest {
+        interface: (*interface).into(),
+        port_group: (*group).into(),
+        mac: (*mac).into(),
+        owner: format!("default/{interface}"),
+    };
+    wishes.iter().map(request).collect()
+}
+
+async fn start(
+    dir: &Path,
+    ports: watch::Receiver<Arc<Vec<PortRequest>>>,
+    groups: watch::Sender<Arc<PortGroups>>,
+    signal: reconcile::Signal,
+) -> VSwitch {
+    let mut config = Config::new(dir, dir.join("state"), dir.join("run"), "host1");
+    config.datapath_type = "netdev".into();
+    config.checkpoint = Duration::from_secs(2);
+    let switch = VSwitch::start(config, &Metrics::new(), ports, groups, signal)
+        .await
+        .unwrap();
+    switch.ready().await;
+    switch
+}
+
+/// A switch on an OVS that another process started; what must live as long is given along.
+pub(crate) async fn switch_in(
+    dir: &Path,
+    requests: Vec<PortRequest>,
+) -> (VSwitch, (watch::Sender<Arc<Vec<PortRequest>>>, reconcile::Queue)) {
+    let (signal, queue) = reconcile::queue();
+    let (sender, ports) = watch::channel(Arc::new(requests));
+    (
+        start(dir, ports, watch::channel(Arc::default()).0, signal).await,
+        (sender, queue),
+    )
 }
