@@ -166,6 +166,7 @@ impl Lab {
             crate::process::of_namespaces(std::slice::from_ref(&namespace))
         })?;
         netns::remove_virtual_links(&self.layout, &host)?;
+        crate::trace::remove_control_groups(&self.layout.control_group(&host))?;
         let run = self.layout.node_run(&host);
         fs::remove_dir_all(&run).with_context(|| format!("cannot empty {}", run.display()))?;
         netns::prepare(&self.layout, &host, &self.layout.svc_address(MGMT))

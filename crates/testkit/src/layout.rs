@@ -112,6 +112,12 @@ impl Layout {
         self.node_run(node).join("openvswitch")
     }
 
+    /// The control group, in each tree, that is the root for a node.
+    #[must_use]
+    pub fn control_group(&self, node: &str) -> String {
+        format!("{}{node}", control_group_prefix(&self.name))
+    }
+
     /// The working copy of the site repository.
     #[must_use]
     pub fn site(&self) -> PathBuf {
@@ -177,6 +183,12 @@ impl Layout {
 #[must_use]
 pub fn namespace_prefix(lab: &str) -> String {
     format!("svl-{lab}-")
+}
+
+/// What the names of all control groups of a lab begin with.
+#[must_use]
+pub fn control_group_prefix(lab: &str) -> String {
+    format!("selvedge-lab-{lab}-")
 }
 
 /// # Errors

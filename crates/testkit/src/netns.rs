@@ -8,14 +8,30 @@ use anyhow::Result;
 use crate::layout::Layout;
 use crate::tool::{run, tool};
 
-/// What runs before a program inside a node: its own `/sys` (that of its network namespace, with the machine's
-/// control groups), name, resolver and hosts file. `$1` is the node's directory, `$2` its name.
+/// What runs before a program inside a node: its own `/sys` (that of its network namespace), name, resolver and hosts
+/// file, and a control group of its own as the root of all that it makes. `$1` is the node's directory, `$2` its
+/// name, `$3` its control group's.
 const ENTER: &str = r#"
-dir=$1; hostname "$2"; shift 2
+dir=$1; hostname "$2"; group=$3; shift 3
 mkdir -p "$dir/cgroup"
 mount --rbind /sys/fs/cgroup "$dir/cgroup"
 mount -t sysfs sysfs /sys
-mount --move "$dir/cgroup" /sys/fs/cgroup
+if [ -e "$dir/cgroup/cgroup.controllers" ]; then
+    # Most systems have them handed on already.
+    for controller in +cpu +memory; do
+        echo $controller >"$dir/cgroup/cgroup.subtree_control" || true
+    done 2>/dev/null
+    mkdir -p "$dir/cgroup/$group"
+    mount --bind "$dir/cgroup/$group" /sys/fs/cgroup
+    umount -l "$dir/cgroup"
+else
+    for controller in cpu memory; do
+        [ -e "$dir/cgroup/$controller/cgroup.procs" ] || continue
+        mkdir -p "$dir/cgroup/$controller/$group"
+        mount --bind "$dir/cgroup/$controller/$group" "$dir/cgroup/$controller"
+    done
+    mount --move "$dir/cgroup" /sys/fs/cgroup
+fi
 mount --bind "$dir/resolv.conf" /etc/resolv.conf
 mount --bind "$dir/hosts" /etc/hosts
 exec "$@"
@@ -30,6 +46,7 @@ pub fn inside(layout: &Layout, node: &str, program: &str) -> Command {
         .args(["unshare", "--mount", "--uts", "sh", "-ec", ENTER, "enter"])
         .arg(layout.node_run(node))
         .arg(node)
+        .arg(layout.control_group(node))
         .arg(program)
         .env(crate::layout::MARK, &layout.name);
     command

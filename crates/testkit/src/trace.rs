@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::layout::{RUN, STATE};
 use crate::process;
 use crate::tool::tool;
+use crate::wait::wait_for;
 
 /// Everything on the machine that a lab could have made, each thing as a line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +71,7 @@ impl Trace {
                 lines.insert(format!("directory {}", directory.display()));
             }
         }
-        for group in control_groups(lab) {
+        for group in control_groups(&crate::layout::control_group_prefix(lab)) {
             lines.insert(format!("control group {}", group.display()));
         }
         lines.retain(|line| !foreign(line));
@@ -104,49 +107,52 @@ fn interface_of(lab: &str) -> Option<String> {
         .map(|lab| lab.layout.shell_interface())
 }
 
-/// The control groups whose name has the lab's mark.
-fn control_groups(lab: &str) -> Vec<PathBuf> {
-    let mark = format!("selvedge-lab-{lab}-");
+/// The control groups whose name begins so.
+fn control_groups(prefix: &str) -> Vec<PathBuf> {
+    // One tree, or one for each controller.
+    let root = Path::new("/sys/fs/cgroup");
     let mut found = Vec::new();
-    let mut left = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
-    while let Some((directory, depth)) = left.pop() {
-        let Ok(entries) = fs::read_dir(&directory) else {
-            continue;
+    for tree in std::iter::once(root.to_owned()).chain(directories(root)) {
+        let is_ours = |path: &PathBuf| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
         };
-        for entry in entries
-            .flatten()
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        {
-            let path = entry.path();
-            if entry.file_name().to_string_lossy().starts_with(&mark) {
-                found.push(path.clone());
-            }
-            if depth < 4 {
-                left.push((path, depth + 1));
-            }
-        }
+        found.extend(directories(&tree).into_iter().filter(is_ours));
     }
     found
 }
 
-/// Removes the control groups of a lab, children first; their processes are gone already.
+fn directories(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else {
+        return Vec::new();
+    };
+    let directories = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    directories.map(|entry| entry.path()).collect()
+}
+
+/// Removes the control groups whose name begins so, children first; their processes are gone already.
 ///
 /// # Errors
 /// When one cannot be removed.
-pub(crate) fn remove_control_groups(lab: &str) -> Result<()> {
-    fn remove(directory: &Path) -> std::io::Result<()> {
-        for entry in fs::read_dir(directory)?
-            .flatten()
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        {
-            remove(&entry.path())?;
-        }
-        fs::remove_dir(directory)
+pub(crate) fn remove_control_groups(prefix: &str) -> Result<()> {
+    fn remove(directory: &Path) -> Result<()> {
+        directories(directory)
+            .iter()
+            .try_for_each(|child| remove(child))?;
+        // A process that was killed leaves its group a little later.
+        wait_for(
+            "the end of a control group",
+            Duration::from_secs(5),
+            || match fs::remove_dir(directory) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    Ok(Err(format!("{}: {error}", directory.display())))
+                }
+                _ => Ok(Ok(())),
+            },
+        )
+        .map(drop)
     }
-    for group in control_groups(lab) {
-        if group.exists() {
-            remove(&group)?;
-        }
-    }
-    Ok(())
+    control_groups(prefix).iter().try_for_each(|group| remove(group))
 }

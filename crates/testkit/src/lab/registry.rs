@@ -44,7 +44,9 @@ pub fn down(name: &str) -> Result<()> {
     for namespace in &namespaces {
         note(tool("ip", ["netns", "delete", namespace]).map(drop));
     }
-    note(crate::trace::remove_control_groups(name));
+    note(crate::trace::remove_control_groups(
+        &crate::layout::control_group_prefix(name),
+    ));
     for root in [STATE, RUN] {
         match fs::remove_dir_all(Path::new(root).join(name)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {

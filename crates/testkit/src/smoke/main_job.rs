@@ -70,7 +70,7 @@ pub(super) fn change(site: &mut Site) -> Result<Found> {
     Ok(Found::words(format!("push {:.2} s included", pushed.as_secs_f64())).with_time(begun.elapsed()))
 }
 
-const TILL: &str = r"apiVersion: vmoperator.vmware.com/v1alpha1
+const TILL: &str = r#"apiVersion: vmoperator.vmware.com/v1alpha1
 kind: VirtualMachine
 metadata:
   name: till
@@ -93,6 +93,11 @@ data:
   userdata: |
     #cloud-config
     hostname: till-1
+  networkconfig: |
+    ethernets:
+      id0:
+        dhcp: "false"
+        addresses: [10.30.0.50/24]
 ---
 apiVersion: vmoperator.vmware.com/v1alpha1
 kind: VirtualMachineClass
@@ -107,10 +112,10 @@ apiVersion: v1
 kind: Namespace
 metadata:
   name: tills
-";
+"#;
 
 /// In the field's dialect: the machine before all that it needs, `network`, `userdata`, a class without a namespace,
-/// an image by its bare name.
+/// an image by its bare name, a fixed address with `dhcp` as a text.
 pub(super) fn port_group(site: &mut Site) -> Result<Found> {
     let cameras = r#"{"name": "cameras", "vlan_id": 20}"#;
     site.edit(
