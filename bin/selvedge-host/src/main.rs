@@ -1,2 +1,85 @@
-//! Placeholder of the first commit.
-fn main() {}
+//! `selvedge-host`: the daemon of a host. It pulls the site's folder from Git, serves it as a Kubernetes API,
+//! and makes the host as the folder says.
+//!
+//! The path of one change: Git → `gitops` → `apiserver` → `store` → watch → `hostconfig`, `vswitch`, `vm` →
+//! status. `build` puts the parts together; nothing else here knows more than one of them.
+
+mod build;
+mod config;
+mod webhook;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use telemetry::Format;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+
+/// The host daemon of Selvedge: makes this host what its folder in Git says, and keeps it so.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 stopped by a signal, 1 failed, 2 wrong usage or configuration.\n\n\
+    Examples:\n  selvedge-host run\n  selvedge-host --config /etc/selvedge/host.toml check"
+)]
+struct Args {
+    /// The host's configuration.
+    #[arg(long, env = "SELVEDGE_CONFIG", default_value = "/etc/selvedge/host.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs until told to stop (SIGTERM, SIGINT). Virtual machines run on and are adopted at the next start.
+    Run,
+    /// Reads the configuration, says whether it is good, and changes nothing.
+    Check,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let config = match Config::read(&args.config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("selvedge-host: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    match args.command {
+        Command::Check => {
+            println!("{} is good", args.config.display());
+            ExitCode::SUCCESS
+        }
+        Command::Run => match run(config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("selvedge-host: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    let format = if config.log.json { Format::Json } else { Format::Text };
+    let filter = if config.log.filter.is_empty() { "info" } else { &config.log.filter };
+    telemetry::init(format, filter);
+    // An error means that a provider is there already, which is what we want.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let host = build::build(config).await?;
+        host.run(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await
+    })
+}

@@ -1,0 +1,105 @@
+//! Puts the parts of the daemon together. Nothing else knows more than one of them.
+
+mod access;
+mod images;
+mod network;
+mod site;
+mod upkeep;
+
+use std::{future::Future, sync::Arc};
+
+use anyhow::Context;
+use apiserver::{
+    Api,
+    admission::{FileAudit, GitOwned},
+    http::{Listeners, Server, ServerOptions},
+};
+use kinds::registry::Registry;
+use store::{SqliteStore, Store};
+use telemetry::{Clock, Metrics};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+
+/// Namespaces that are there from the start, whatever Git says.
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "esx-system", "flux-system"];
+
+/// The audit log grows to so many bytes, and so many old ones are kept.
+const AUDIT_LOG: (u64, u32) = (4 << 20, 4);
+
+/// What every part needs.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) api: Api,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: Clock,
+    pub(crate) stop: CancellationToken,
+}
+
+/// A host, ready to run.
+pub(crate) struct Host {
+    tasks: JoinSet<()>,
+    server: Server,
+    listeners: Listeners,
+    stop: CancellationToken,
+}
+
+/// Opens the store and the API's addresses, and starts the reconcilers.
+pub(crate) async fn build(config: Config) -> anyhow::Result<Host> {
+    for folder in [&config.paths.state, &config.paths.run, &config.paths.config] {
+        std::fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
+    }
+    let (clock, metrics, stop) = (Clock::system(), Metrics::new(), CancellationToken::new());
+    let database = config.paths.state.join("site.db");
+    let store = Arc::new(SqliteStore::open(&database, store::Options::default()).context("can't open the store")?);
+    let audit = FileAudit::open(config.paths.state.join("audit.log"), AUDIT_LOG.0, AUDIT_LOG.1)
+        .context("can't open the audit log")?;
+    let api = Api::new(Arc::new(Registry::builtin()), store.clone() as Arc<dyn Store>, clock.clone())
+        .with_admission(Arc::new(GitOwned))
+        .with_audit(Arc::new(audit));
+    api.ensure_namespaces(&NAMESPACES).await.context("can't make the first namespaces")?;
+
+    let (listeners, tls) = access::listen(&config, &clock)?;
+    let server = Server::new(api.clone(), &metrics, ServerOptions::default());
+    let parts = Parts { config, api, metrics, clock, stop: stop.clone() };
+
+    let mut tasks = JoinSet::new();
+    let forever = upkeep::run(parts.api.clone(), store, tls);
+    tasks.spawn(stop.clone().run_until_cancelled_owned(forever).map_unit());
+    let namespaces = parts.api.clone();
+    let ending = async move { namespaces.run_namespaces().await };
+    tasks.spawn(stop.clone().run_until_cancelled_owned(ending).map_unit());
+    let (ports_wanted, ports) = watch::channel(Arc::default());
+    let (groups_known, groups) = watch::channel(Arc::default());
+    // Before the network: it says which ports are in use, and the network would take away others.
+    site::machines(&parts, &mut tasks, ports_wanted, groups)?;
+    network::start(&parts, &mut tasks, ports, groups_known).await?;
+    site::git(&parts, &mut tasks).await?;
+    Ok(Host { tasks, server, listeners, stop })
+}
+
+impl Host {
+    /// Serves until `shutdown` is ready, then lets open requests and runs end. Virtual machines go on.
+    pub(crate) async fn run(mut self, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
+        tracing::info!("ready");
+        self.server.run(self.listeners, shutdown).await;
+        tracing::info!("stopping; virtual machines go on");
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.context("a part of the daemon panicked")?;
+        }
+        Ok(())
+    }
+}
+
+/// Forgets whether a task ended or was cancelled.
+trait MapUnit {
+    fn map_unit(self) -> impl Future<Output = ()> + Send;
+}
+
+impl<F: Future<Output = Option<()>> + Send> MapUnit for F {
+    async fn map_unit(self) {
+        self.await;
+    }
+}

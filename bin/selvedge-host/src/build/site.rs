@@ -1,0 +1,144 @@
+//! What comes from the site's folder: the pull from Git, and the virtual machines.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use apiserver::Client;
+use gitops::{Artifacts, BootstrapSource, GitRepositories, Kustomizations};
+use image::{Cache, HttpOptions, Library, Limits};
+use kinds::{
+    flux::GitRef,
+    gvr,
+    network::{PortGroups, PortRequest},
+};
+use reconcile::{Driver, Options, Wake, queue};
+use tokio::{sync::watch, task::JoinSet};
+use vm::{Vms, accelerator::Choice};
+
+use super::{Parts, images::CachedImages};
+use crate::{
+    config::{Config, Source},
+    webhook,
+};
+
+/// Every virtual machine is looked at this often at least; events are seen at once.
+const MACHINES: Duration = Duration::from_secs(300);
+
+/// Starts the reconciler of the virtual machines.
+pub(super) fn machines(
+    parts: &Parts,
+    tasks: &mut JoinSet<()>,
+    ports: watch::Sender<Arc<Vec<PortRequest>>>,
+    groups: watch::Receiver<Arc<PortGroups>>,
+) -> anyhow::Result<()> {
+    let Config { paths, host, .. } = &parts.config;
+    let accelerator = match parts.config.vm.accelerator.as_str() {
+        "kvm" => Choice::Kvm,
+        "tcg" => Choice::Tcg,
+        _ => Choice::Auto,
+    };
+    let config = vm::Config { accelerator, ..vm::Config::new(&paths.state, &paths.run, &host.name) };
+    let (signal, queue) = queue();
+    let client = Client::new(parts.api.clone(), "vm");
+    let images = Arc::new(CachedImages(cache(parts)?));
+    let machines = Vms::new(config, client.clone(), images, groups, ports, parts.clock.clone(), signal);
+    let options = Options { period: MACHINES, ..Options::default() };
+    let driver = Driver::new(machines, queue, options, &parts.metrics, parts.clock.clone())
+        .watches(&client, gvr::virtual_machines(), Wake::own)
+        .watches(&client, gvr::virtual_machine_classes(), |_| Wake::All)
+        .watches(&client, gvr::config_maps(), |_| Wake::All)
+        .watches(&client, gvr::secrets(), |_| Wake::All);
+    tasks.spawn(driver.run(parts.stop.clone().cancelled_owned()));
+    Ok(())
+}
+
+fn cache(parts: &Parts) -> anyhow::Result<Cache> {
+    let images = &parts.config.images;
+    let libraries: Result<Vec<Library>, _> = images.libraries.iter().map(|text| Library::parse(text)).collect();
+    let http = HttpOptions { ca_file: images.ca_file.clone(), ..HttpOptions::default() };
+    Cache::new(
+        parts.config.paths.state.join("images"),
+        libraries.context("images.libraries")?,
+        http,
+        Limits::default(),
+        parts.clock.clone(),
+    )
+    .context("can't open the image cache")
+}
+
+/// Makes the host's own source and starts the reconcilers of Git, and the webhook.
+pub(super) async fn git(parts: &Parts, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
+    let paths = &parts.config.paths;
+    let client = Client::new(parts.api.clone(), gitops::MANAGER);
+    let config = gitops::Config::new(&paths.state, &paths.run);
+    let artifacts = Artifacts::new(&config);
+    let (kustomize, kustomize_queue) = queue();
+    let (fetch, fetch_queue) = queue();
+    let clock = parts.clock.clone();
+    let repositories = Arc::new(GitRepositories::new(
+        client.clone(),
+        config.clone(),
+        artifacts.clone(),
+        clock.clone(),
+        kustomize.clone(),
+    ));
+    let kustomizations = Arc::new(Kustomizations::new(client.clone(), config, artifacts, clock, kustomize));
+    if let Some(source) = &parts.config.source {
+        let source = bootstrap_source(source)?;
+        gitops::bootstrap(&client, &source).await.context("can't record the host's own source")?;
+    }
+    tasks.spawn(repositories.driver(fetch_queue, &parts.metrics).run(parts.stop.clone().cancelled_owned()));
+    let guard = kustomizations.clone();
+    let stop = parts.stop.clone();
+    tasks.spawn(async move {
+        stop.run_until_cancelled(guard.guard()).await;
+    });
+    tasks.spawn(kustomizations.driver(kustomize_queue, &parts.metrics).run(parts.stop.clone().cancelled_owned()));
+    if let Some(hook) = &parts.config.webhook {
+        let listener = webhook::bind(hook.listen).await?;
+        let stop = parts.stop.clone();
+        tasks.spawn(async move {
+            stop.run_until_cancelled(webhook::serve(listener, fetch)).await;
+        });
+    }
+    Ok(())
+}
+
+fn bootstrap_source(source: &Source) -> anyhow::Result<BootstrapSource> {
+    let mut secret = Vec::new();
+    if let Some(username) = &source.username {
+        secret.push(("username".to_owned(), username.clone().into_bytes()));
+    }
+    // One line in a file is what people write; the line's end is not part of the password.
+    let line = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).as_bytes().to_vec();
+    for (key, file, is_line) in [
+        ("password", &source.password_file, true),
+        ("bearerToken", &source.bearer_token_file, true),
+        ("ca.crt", &source.ca_file, false),
+        ("identity", &source.identity_file, false),
+        ("known_hosts", &source.known_hosts_file, false),
+    ] {
+        if let Some(file) = file {
+            let bytes = read(file)?;
+            secret.push((key.to_owned(), if is_line { line(bytes) } else { bytes }));
+        }
+    }
+    let reference = GitRef {
+        branch: source.branch.clone(),
+        tag: source.tag.clone(),
+        semver: source.semver.clone(),
+        name: None,
+        commit: source.commit.clone(),
+    };
+    Ok(BootstrapSource {
+        url: source.url.clone(),
+        reference,
+        path: source.path.clone(),
+        interval: source.interval.clone(),
+        secret,
+    })
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("source: can't read {}", file.display()))
+}

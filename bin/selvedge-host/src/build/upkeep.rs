@@ -1,0 +1,46 @@
+//! What is done now and then: certificates renewed, the store kept small, the predefined classes there.
+
+use std::{sync::Arc, time::Duration};
+
+use apiserver::{Api, Caller, api::{Target, WriteOptions}, tls::Tls};
+use kinds::{gvr, vm::predefined_classes};
+use store::SqliteStore;
+use telemetry::chain;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// How often.
+const PERIOD: Duration = Duration::from_secs(600);
+
+/// Runs for ever; the first time at once.
+pub(super) async fn run(api: Api, store: Arc<SqliteStore>, tls: Arc<Tls>) {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        ensure_classes(&api).await;
+        if let Err(error) = store.maintain().await {
+            tracing::warn!(error = %chain(&error), "can't tidy the store");
+        }
+        if let Err(error) = tls.renew() {
+            tracing::warn!(error = %chain(&error), "can't renew the certificates");
+        }
+    }
+}
+
+/// The classes that manifests use without defining them. One that is there stays as it is: Git may define
+/// a class of the same name.
+async fn ensure_classes(api: &Api) {
+    let (caller, gvr) = (Caller::system("classes"), gvr::virtual_machine_classes());
+    for class in predefined_classes() {
+        let namespace = kinds::object::namespace(&class).to_owned();
+        let name = kinds::object::name(&class).to_owned();
+        let target = Target::new(&gvr, &namespace, "");
+        let options = WriteOptions { manager: "selvedge".into(), ..WriteOptions::default() };
+        match api.create(&caller, target, class, &options).await {
+            Err(status) if !status.is_already_exists() => {
+                tracing::warn!(class = name, error = %status, "can't make a predefined class");
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! `host.toml`: who this host is and where its site repository is. Everything else comes from Git.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+/// The whole file. Unknown keys are refused: a typing error here must not wait for a visit to be noticed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) host: Host,
+    #[serde(default)]
+    pub(crate) paths: Paths,
+    #[serde(default)]
+    pub(crate) api: Api,
+    pub(crate) source: Option<Source>,
+    #[serde(default)]
+    pub(crate) network: Network,
+    #[serde(default)]
+    pub(crate) images: Images,
+    #[serde(default)]
+    pub(crate) vm: Vm,
+    pub(crate) webhook: Option<Webhook>,
+    #[serde(default)]
+    pub(crate) log: Log,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Host {
+    /// A DNS label.
+    pub(crate) name: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Paths {
+    /// What must outlive a power cut.
+    pub(crate) state: PathBuf,
+    /// Sockets and pids; empty after a reboot.
+    pub(crate) run: PathBuf,
+    /// Where kubeconfigs and certificates are written.
+    pub(crate) config: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { state: "/var/lib/selvedge".into(), run: "/run/selvedge".into(), config: "/etc/selvedge".into() }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Api {
+    pub(crate) listen: Vec<SocketAddr>,
+    /// More names for the serving certificate.
+    pub(crate) names: Vec<String>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { listen: vec![SocketAddr::from(([0, 0, 0, 0], 6443))], names: Vec::new() }
+    }
+}
+
+/// The site repository. At most one of `branch`, `tag`, `semver`, `commit`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Source {
+    pub(crate) url: String,
+    pub(crate) branch: Option<String>,
+    pub(crate) tag: Option<String>,
+    pub(crate) semver: Option<String>,
+    pub(crate) commit: Option<String>,
+    #[serde(default = "here")]
+    pub(crate) path: String,
+    /// How often to look, as `30s` or `5m`.
+    #[serde(default = "minute")]
+    pub(crate) interval: String,
+    pub(crate) username: Option<String>,
+    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) bearer_token_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) identity_file: Option<PathBuf>,
+    pub(crate) known_hosts_file: Option<PathBuf>,
+}
+
+fn here() -> String {
+    "./".into()
+}
+
+fn minute() -> String {
+    "1m".into()
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Network {
+    /// The Open vSwitch database's socket.
+    pub(crate) ovs_db: PathBuf,
+    /// Where Open vSwitch keeps its control sockets.
+    pub(crate) ovs_rundir: PathBuf,
+    /// `system` (kernel) or `netdev` (userspace).
+    pub(crate) datapath: String,
+    /// Whether the base layer takes the physical NICs and the host's address into vSwitch0.
+    pub(crate) manage_nics: bool,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            ovs_db: "/run/openvswitch/db.sock".into(),
+            ovs_rundir: "/run/openvswitch".into(),
+            datapath: "system".into(),
+            manage_nics: true,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Images {
+    /// Base URLs or folders where bare image names are looked up.
+    pub(crate) libraries: Vec<String>,
+    /// A certificate authority to trust for image servers, beside the system's.
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Vm {
+    /// `auto` (KVM when a probe guest runs, else TCG), `kvm` or `tcg`.
+    pub(crate) accelerator: String,
+}
+
+impl Default for Vm {
+    fn default() -> Self {
+        Self { accelerator: "auto".into() }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Webhook {
+    /// `POST /hook/source` here makes the host look at its repositories at once.
+    pub(crate) listen: SocketAddr,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    /// One JSON object a line.
+    pub(crate) json: bool,
+    /// The syntax of tracing's EnvFilter; empty means `info`.
+    pub(crate) filter: String,
+}
+
+impl Config {
+    /// Reads and checks the file.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("can't read {}; write it, or name another with --config", path.display()))?;
+        let config: Self = toml::from_str(&text).with_context(|| format!("{} is not as it should be", path.display()))?;
+        config.check().with_context(|| format!("{} is not as it should be", path.display()))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let name = &self.host.name;
+        let label = !name.is_empty()
+            && name.len() <= 63
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !name.starts_with('-')
+            && !name.ends_with('-');
+        if !label {
+            bail!("host.name: {name:?} is no DNS label: use lower-case letters, digits and inner hyphens, at most 63");
+        }
+        if !matches!(self.network.datapath.as_str(), "system" | "netdev") {
+            bail!("network.datapath: {:?} is neither \"system\" nor \"netdev\"", self.network.datapath);
+        }
+        if !matches!(self.vm.accelerator.as_str(), "auto" | "kvm" | "tcg") {
+            bail!("vm.accelerator: {:?} is none of \"auto\", \"kvm\", \"tcg\"", self.vm.accelerator);
+        }
+        if let Some(source) = &self.source {
+            let refs = [&source.branch, &source.tag, &source.semver, &source.commit];
+            if refs.iter().filter(|r| r.is_some()).count() > 1 {
+                bail!("source: give at most one of branch, tag, semver and commit");
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> anyhow::Result<Config> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("host.toml");
+        std::fs::write(&path, text)?;
+        Config::read(&path)
+    }
+
+    #[test]
+    fn the_smallest_file_has_the_documented_defaults() {
+        let config = parse("[host]\nname = \"host1\"\n").unwrap();
+        assert_eq!(config.paths.state, Path::new("/var/lib/selvedge"));
+        assert_eq!(config.api.listen[0].port(), 6443);
+        assert_eq!(config.network.datapath, "system");
+        assert!(config.network.manage_nics);
+        assert!(config.source.is_none());
+    }
+
+    #[test]
+    fn a_typing_error_is_named_with_its_line() {
+        let error = format!("{:#}", parse("[host]\nname = \"host1\"\n[vm]\nacelerator = \"kvm\"\n").unwrap_err());
+        assert!(error.contains("host.toml") && error.contains("line 4") && error.contains("acelerator"), "{error}");
+    }
+
+    #[test]
+    fn bad_values_say_what_would_be_good() {
+        for (text, word) in [
+            ("[host]\nname = \"Host 1\"\n", "DNS label"),
+            ("[host]\nname = \"h\"\n[network]\ndatapath = \"kernel\"\n", "netdev"),
+            ("[host]\nname = \"h\"\n[vm]\naccelerator = \"xen\"\n", "tcg"),
+            ("[host]\nname = \"h\"\n[source]\nurl = \"u\"\nbranch = \"a\"\ntag = \"b\"\n", "at most one"),
+        ] {
+            let error = format!("{:#}", parse(text).unwrap_err());
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}
