@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use apiserver::{Client, Status};
-use kinds::host::{BASE, BASE_LAYER, NAMESPACE};
+use kinds::{
+    host::{BASE, BASE_LAYER, NAMESPACE},
+    object::Object,
+};
 use reconcile::section::{Problem, Section, SectionReport};
 use serde_json::{Value, json};
 
@@ -37,20 +40,35 @@ pub struct SectionResult {
     pub report: SectionReport,
 }
 
-/// Carries out the steps; a step that fails does not hold up the others, whose errors are all given back.
-pub(crate) async fn carry_out(plan: &Plan, client: &Client, files: &LayerFiles) -> Vec<ApplyError> {
-    let mut errors = Vec::new();
+/// What carrying out a plan gave.
+#[derive(Debug, Default)]
+pub(crate) struct CarriedOut {
+    /// The base layer, if it was made.
+    pub(crate) base: Option<Object>,
+    /// What failed.
+    pub(crate) errors: Vec<ApplyError>,
+}
+
+/// Carries out the steps; a step that fails does not hold up the others.
+pub(crate) async fn carry_out(plan: &Plan, client: &Client, files: &LayerFiles) -> CarriedOut {
+    let mut done = CarriedOut::default();
     for step in &plan.steps {
         let result = match step.clone() {
             Step::Remember { layer, profile } => {
                 on_disk(files, move |files| files.write(&layer, &profile)).await
             }
             Step::Forget { layer } => on_disk(files, move |files| files.remove(&layer)).await,
-            Step::MakeBase { profile } => make_base(client, &profile).await.map_err(ApplyError::from),
+            Step::MakeBase { profile } => match make_base(client, &profile).await {
+                Ok(base) => {
+                    done.base = base;
+                    Ok(())
+                }
+                Err(status) => Err(status.into()),
+            },
         };
-        errors.extend(result.err());
+        done.errors.extend(result.err());
     }
-    errors
+    done
 }
 
 /// Writing waits for the disk, which must not hold up other tasks.
@@ -65,7 +83,8 @@ async fn on_disk(
     }
 }
 
-async fn make_base(client: &Client, profile: &Value) -> Result<(), Status> {
+/// Makes the base layer; `None` if it is there by now.
+async fn make_base(client: &Client, profile: &Value) -> Result<Option<Object>, Status> {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     let text = serde_json::to_string_pretty(profile).unwrap_or_default();
     let base = json!({
@@ -73,13 +92,15 @@ async fn make_base(client: &Client, profile: &Value) -> Result<(), Status> {
         "metadata": {"name": BASE_LAYER, "namespace": NAMESPACE},
         "spec": {"layertype": BASE, "profile": text},
     });
+    let mut made = None;
     for object in [namespace, base] {
-        match client.create(&object).await {
-            Err(status) if status.reason != "AlreadyExists" => return Err(status),
-            _ => {}
-        }
+        made = match client.create(&object).await {
+            Ok(object) => Some(object),
+            Err(status) if status.reason == "AlreadyExists" => None,
+            Err(status) => return Err(status),
+        };
     }
-    Ok(())
+    Ok(made)
 }
 
 /// Calls the sections one after the other and verifies what they did.

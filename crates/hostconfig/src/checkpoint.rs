@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use telemetry::chain;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     apply::{SectionResult, enforce},
@@ -119,7 +119,8 @@ impl Checkpoint {
                     good,
                     ..Record::default()
                 },
-            );
+            )
+            .await;
             return Enforcement {
                 results: enforce(sections, &desired.merged.profile).await,
                 quarantine: None,
@@ -133,14 +134,16 @@ impl Checkpoint {
             hash: desired.hash.clone(),
             reachable: before.clone(),
         };
-        let record = self.write(
-            &record,
-            Record {
-                good: good.clone(),
-                trying: Some(trying),
-                quarantine: None,
-            },
-        );
+        let record = self
+            .write(
+                &record,
+                Record {
+                    good: good.clone(),
+                    trying: Some(trying),
+                    quarantine: None,
+                },
+            )
+            .await;
         let results = enforce(sections, &desired.merged.profile).await;
         let lost = self.lost(&before).await;
         if lost.is_empty() {
@@ -154,7 +157,8 @@ impl Checkpoint {
                     good: Some(good),
                     ..Record::default()
                 },
-            );
+            )
+            .await;
             return Enforcement {
                 results,
                 quarantine: None,
@@ -189,7 +193,8 @@ impl Checkpoint {
                 trying: None,
                 quarantine: Some(quarantine.clone()),
             },
-        );
+        )
+        .await;
         let results = enforce(sections, &good.profile).await;
         Enforcement {
             results,
@@ -220,19 +225,21 @@ impl Checkpoint {
             .unwrap_or_default()
     }
 
-    fn write(&self, old: &Record, new: Record) -> Record {
-        if *old != new {
-            if let Some(folder) = self.file.parent() {
+    /// Writes the record if it has changed, and waits until it is on the disk.
+    async fn write(&self, old: &Record, new: Record) -> Record {
+        if *old == new {
+            return new;
+        }
+        let (file, bytes) = (self.file.clone(), serde_json::to_vec(&new).unwrap_or_default());
+        let written = tokio::task::spawn_blocking(move || {
+            if let Some(folder) = file.parent() {
                 // A folder that can't be made shows when the file is written.
                 let _ = std::fs::create_dir_all(folder);
             }
-            let bytes = serde_json::to_vec(&new).unwrap_or_default();
-            match write_atomically(&self.file, &bytes) {
-                Ok(()) => info!(file = %self.file.display(), "checkpoint written"),
-                Err(error) => {
-                    warn!(error = %chain(&error), "a reboot during this change would not take it back")
-                }
-            }
+            write_atomically(&file, &bytes)
+        });
+        if let Ok(Err(error)) = written.await {
+            warn!(error = %chain(&error), "a reboot during this change would not take it back");
         }
         new
     }

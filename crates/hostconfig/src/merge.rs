@@ -1,6 +1,9 @@
 //! Merging layers into one profile. Pure: the host and `selvedge validate` do the same.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+};
 
 use kinds::host::{entry_path, field_path, list_key};
 use serde_json::{Map, Value, json};
@@ -140,10 +143,11 @@ impl Merge {
         layer: &Layer,
     ) {
         let schema = schema.and_then(|s| s.get("items"));
+        let name = |item: &Value| item[key].as_str().unwrap_or_default().to_owned();
+        let mut places: HashMap<String, usize> = items.iter().map(name).zip(0..).collect();
         for (index, entry) in new.iter().enumerate() {
             let path = entry_path(path, Some(key), index, entry);
-            let at = items.iter().position(|item| item[key] == entry[key]);
-            let at = at.unwrap_or_else(|| {
+            let at = *places.entry(name(entry)).or_insert_with(|| {
                 items.push(Value::Null);
                 items.len() - 1
             });
@@ -185,12 +189,7 @@ impl Merge {
         let agree = *into == *from;
         if !agree {
             // What was inside the replaced value goes with it.
-            let gone: Vec<String> = self
-                .owners
-                .keys()
-                .filter(|p| is_inside(p, path))
-                .cloned()
-                .collect();
+            let gone = inside(&self.owners, path);
             let was_new = into.is_null();
             let others: Vec<String> = gone
                 .iter()
@@ -261,6 +260,16 @@ fn all_have(items: &[Value], key: &str) -> bool {
 pub(crate) fn is_inside(path: &str, outer: &str) -> bool {
     path.strip_prefix(outer)
         .is_some_and(|rest| rest.starts_with(['.', '[']) || (outer.is_empty() && !rest.is_empty()))
+}
+
+/// The paths of what is inside a path. In the order of the map they follow it.
+fn inside<T>(owners: &BTreeMap<String, T>, path: &str) -> Vec<String> {
+    let from = (Bound::Excluded(path), Bound::Unbounded);
+    let after = owners
+        .range::<str, _>(from)
+        .map(|(p, _)| p)
+        .take_while(|p| p.starts_with(path));
+    after.filter(|p| is_inside(p, path)).cloned().collect()
 }
 
 impl Merged {

@@ -25,8 +25,10 @@ pub(crate) async fn observe(client: &Client, files: &LayerFiles) -> Result<Obser
         .into_iter()
         .filter(|object| !object::is_deleting(object))
         .collect();
-    Ok(Observed {
-        objects,
-        last_good: files.read(),
-    })
+    let files = files.clone();
+    // A task that was stopped has nobody left to tell.
+    let last_good = tokio::task::spawn_blocking(move || files.read())
+        .await
+        .unwrap_or_default();
+    Ok(Observed { objects, last_good })
 }

@@ -76,10 +76,17 @@ impl HostConfig {
             Ok(observed) => observed,
             Err(status) => return Outcome::Failed(format!("can't list host configurations: {status}")),
         };
-        let desired = desired(&observed, &self.base);
-        let errors = apply::carry_out(&plan(&desired, &observed), &self.client, &self.files).await;
-        for error in &errors {
+        let mut desired = desired(&observed, &self.base);
+        let done = apply::carry_out(&plan(&desired, &observed), &self.client, &self.files).await;
+        for error in &done.errors {
             warn!(error = %chain(error), "host configuration");
+        }
+        if let Some(layer) = desired
+            .layers
+            .iter_mut()
+            .find(|layer| layer.base && layer.object.is_none())
+        {
+            layer.object = done.base;
         }
         let enforcement = match &self.checkpoint {
             Some(checkpoint) => checkpoint.enforce(&self.sections, &desired).await,
@@ -93,7 +100,7 @@ impl HostConfig {
         };
         let unreported = self.report(&desired, &enforcement).await;
         let first = enforcement.results.iter().flat_map(|r| &r.report.problems).next();
-        match (first, errors.first(), unreported) {
+        match (first, done.errors.first(), unreported) {
             (Some(problem), _, _) => Outcome::Failed(format!("{}: {}", problem.reason, problem.message)),
             (None, Some(error), _) => Outcome::Failed(chain(error).to_string()),
             (None, None, Some(error)) => Outcome::Failed(error),
@@ -129,7 +136,7 @@ impl HostConfig {
                     error = Some(format!(
                         "can't write the status of {}/{}: {e}",
                         status.namespace, status.name
-                    ))
+                    ));
                 }
             }
         }

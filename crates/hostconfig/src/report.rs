@@ -13,7 +13,7 @@ use crate::{
     apply::SectionResult,
     checkpoint::Enforcement,
     desired::{Desired, DesiredLayer},
-    merge::is_inside,
+    merge::{Layer, is_inside, merge_layers},
 };
 
 /// At most so many paths are listed in a status, and so many changes in an event.
@@ -230,20 +230,23 @@ fn not_enforced(layer: &DesiredLayer, results: &[SectionResult]) -> Vec<String> 
             None => drop(paths.insert(group)),
         }
     }
-    let said = results.iter().flat_map(|result| &result.report.not_enforced);
-    let own = crate::merge::merge_layers(&[crate::merge::Layer {
-        name: layer.name.clone(),
-        base: false,
-        profile: profile.clone(),
-    }]);
-    paths.extend(
-        said.filter(|path| {
-            own.provenance
-                .keys()
-                .any(|p| p == *path || is_inside(p, path) || is_inside(path, p))
-        })
-        .cloned(),
-    );
+    let said: Vec<&String> = results
+        .iter()
+        .flat_map(|result| &result.report.not_enforced)
+        .collect();
+    if !said.is_empty() {
+        let own = Layer {
+            name: layer.name.clone(),
+            base: false,
+            profile: profile.clone(),
+        };
+        let own = merge_layers(&[own]).provenance;
+        let asks = |path: &str| {
+            own.keys()
+                .any(|p| p == path || is_inside(p, path) || is_inside(path, p))
+        };
+        paths.extend(said.into_iter().filter(|path| asks(path)).cloned());
+    }
     if layer.metrics {
         paths.insert("spec.metrics-collection".into());
     }

@@ -253,3 +253,30 @@ proptest! {
         prop_assert_eq!(two.conflicts, vec![]);
     }
 }
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "measures the real time")]
+fn a_thousand_port_groups_are_merged_quickly() {
+    let groups: Vec<Value> = (0..1000)
+        .map(|n| json!({"name": format!("P{n}"), "vlan_id": n}))
+        .collect();
+    let many = layer(
+        "many",
+        json!({"network_vss": {"switches": [{"name": "vSwitch0", "port_groups": groups}]}}),
+    );
+    let layers = [
+        base(),
+        many.clone(),
+        Layer {
+            name: "esx-system/more".into(),
+            ..many
+        },
+    ];
+    let start = std::time::Instant::now();
+    let merged = merge_layers(&layers);
+    let took = start.elapsed();
+    println!("merged in {took:?}");
+    assert_eq!(merged.provenance.len(), 2012);
+    // Squares of a thousand would take seconds.
+    assert!(took.as_millis() < 500, "{took:?}");
+}

@@ -140,7 +140,7 @@ async fn a_trial_goes_on_after_a_crash_with_the_list_from_before() {
         reachable,
     });
     let old = Record::default();
-    lab.checkpoint().write(&old, record);
+    lab.checkpoint().write(&old, record).await;
     *lab.host.mode.lock().unwrap() = "cut off".into();
     assert!(lab.run("cut off").await.is_some());
     assert_eq!(lab.mode(), "one");
