@@ -156,7 +156,7 @@ struct Shared {
     /// The store's name of each stored kind's resource, by group and plural.
     resources: HashMap<(String, String), Arc<str>>,
     /// Held for reading from the look at a namespace to the write in it, for writing by the end of a namespace.
-    namespaces: tokio::sync::RwLock<()>,
+    namespaces: Arc<tokio::sync::RwLock<()>>,
     /// Wakes [`Api::run_namespaces`].
     terminating: tokio::sync::Notify,
 }
@@ -174,7 +174,7 @@ impl Api {
             .collect();
         let shared = Shared {
             resources,
-            namespaces: tokio::sync::RwLock::new(()),
+            namespaces: Arc::default(),
             terminating: tokio::sync::Notify::new(),
         };
         let admission = Arc::from([]);

@@ -148,7 +148,18 @@ struct Log {
     largest: u64,
     kept: u32,
     open: Option<(File, u64)>,
-    refused: HashMap<(String, &'static str, String, String, String), (i64, u64)>,
+    /// When a refusal was written down last, in Unix seconds, and how often it was not since.
+    refused: HashMap<Refusal, (i64, u64)>,
+}
+
+/// Refusals that are the same.
+#[derive(PartialEq, Eq, Hash)]
+struct Refusal {
+    user: String,
+    verb: &'static str,
+    resource: String,
+    namespace: String,
+    name: String,
 }
 
 impl FileAudit {
@@ -253,13 +264,13 @@ impl Log {
     /// Whether a refusal is to be written down, with how often it was not.
     fn is_news(&mut self, record: &mut Record) -> bool {
         let now = record.second;
-        let what = (
-            record.user.clone(),
-            record.verb,
-            record.resource.clone(),
-            record.namespace.clone(),
-            record.name.clone(),
-        );
+        let what = Refusal {
+            user: record.user.clone(),
+            verb: record.verb,
+            resource: record.resource.clone(),
+            namespace: record.namespace.clone(),
+            name: record.name.clone(),
+        };
         match self.refused.get_mut(&what) {
             Some((written, times)) if now.saturating_sub(*written) < QUIET_SECONDS => {
                 *times += 1;

@@ -9,6 +9,10 @@ use crate::Status;
 
 /// Longest revision, in decimal digits.
 const DIGITS: usize = 20;
+/// Largest object, as in Kubernetes' limit for a request.
+const LARGEST: usize = 3 << 20;
+/// Deepest object. Patches can make what no request could bring, and deeper ones could not be read again.
+const DEEPEST: usize = 100;
 
 /// Reads stored bytes.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Object, Status> {
@@ -19,6 +23,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Object, Status> {
 /// Makes the bytes to store: all but `metadata.resourceVersion`, which the store fills in, is written here, so
 /// that the store's one writer has little to do. `apiVersion`, `kind` and `metadata` come first.
 pub(crate) fn encode(object: &Object) -> Make {
+    encode_sized(object).1
+}
+
+fn encode_sized(object: &Object) -> (usize, Make) {
     let empty = Map::new();
     let top = object.as_object().unwrap_or(&empty);
     let mut head = Vec::with_capacity(1024);
@@ -46,13 +54,15 @@ pub(crate) fn encode(object: &Object) -> Make {
         }
     }
     head.push(b'}');
-    Box::new(move |revision| {
-        let mut bytes = Vec::with_capacity(head.len() + DIGITS);
+    let size = head.len() + DIGITS;
+    let make: Make = Box::new(move |revision| {
+        let mut bytes = Vec::with_capacity(size);
         bytes.extend_from_slice(&head[..hole]);
         bytes.extend_from_slice(revision.to_string().as_bytes());
         bytes.extend_from_slice(&head[hole..]);
         Bytes::from(bytes)
-    })
+    });
+    (size, make)
 }
 
 fn member(out: &mut Vec<u8>, name: &str, value: &Value) {
@@ -60,6 +70,33 @@ fn member(out: &mut Vec<u8>, name: &str, value: &Value) {
     let _ = serde_json::to_writer(&mut *out, name);
     out.push(b':');
     let _ = serde_json::to_writer(out, value);
+}
+
+/// The same for an object that somebody asks to be stored: refused if it is too large or too deep.
+pub(crate) fn encode_bounded(object: &Object) -> Result<Make, Status> {
+    if is_deeper(object, DEEPEST) {
+        return Err(Status::bad_request(format!(
+            "the object is nested deeper than {DEEPEST} levels"
+        )));
+    }
+    let (size, make) = encode_sized(object);
+    if size > LARGEST {
+        let message =
+            format!("Request entity too large: the object has {size} bytes, at most {LARGEST} are allowed");
+        return Err(Status::new(413, "RequestEntityTooLarge", message));
+    }
+    Ok(make)
+}
+
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let Some(levels) = levels.checked_sub(1) else {
+        return true;
+    };
+    match value {
+        Value::Array(items) => items.iter().any(|item| is_deeper(item, levels)),
+        Value::Object(map) => map.values().any(|item| is_deeper(item, levels)),
+        _ => false,
+    }
 }
 
 /// Bytes with another `metadata.resourceVersion`.
@@ -88,6 +125,20 @@ mod tests {
         assert_eq!(encode(&expected)(42), bytes);
         expected["metadata"]["resourceVersion"] = "43".into();
         assert_eq!(decode(&restamp(&bytes, 43).unwrap()).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_deep_and_the_large_are_refused() {
+        let deep = |levels| (1..levels).fold(json!("x"), |inner, _| json!([inner]));
+        assert!(encode_bounded(&deep(DEEPEST)).is_ok());
+        assert_eq!(encode_bounded(&deep(DEEPEST + 1)).err().unwrap().code, 400);
+        assert_eq!(
+            encode_bounded(&json!({"data": "x".repeat(LARGEST)}))
+                .err()
+                .unwrap()
+                .code,
+            413
+        );
     }
 
     proptest! {

@@ -9,6 +9,8 @@ use crate::{Status, admission::Verb, status::details};
 
 /// How often a deletion that met another write is tried again.
 const TRIES: usize = 32;
+/// Namespaces that stay.
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 /// Objects that a deletecollection reads at a time.
 const PIECE: usize = 200;
 
@@ -109,6 +111,13 @@ impl Api {
             }))
         };
 
+        if served.is_namespace() && IMMORTAL.contains(&target.name) {
+            return Err(Status::forbidden(
+                served.kind,
+                target.name,
+                "this namespace may not be deleted",
+            ));
+        }
         let held = served.is_namespace() || !object::finalizers(&old).is_empty();
         if held && object::is_deleting(&old) {
             return deleted(old, false);
@@ -119,12 +128,12 @@ impl Api {
             if options.dry_run {
                 return deleted(new, false);
             }
-            self.store.update(&key, entry.revision, served.store(&new)).await
+            self.store.update(&key, entry.revision, served.store(&new)?).await
         } else {
             if options.dry_run {
                 return deleted(new, true);
             }
-            self.store.delete(&key, entry.revision, served.store(&new)).await
+            self.store.delete(&key, entry.revision, served.store(&new)?).await
         };
         match written {
             Ok(written) => {

@@ -102,13 +102,13 @@ impl Served<'_> {
     }
 
     /// Into the form that is stored.
-    pub(crate) fn store(&self, object: &Object) -> store::Make {
+    pub(crate) fn store(&self, object: &Object) -> Result<store::Make, Status> {
         if self.converted {
             let mut object = object.clone();
             self.kind.to_stored(&mut object);
-            super::bytes::encode(&object)
+            super::bytes::encode_bounded(&object)
         } else {
-            super::bytes::encode(object)
+            super::bytes::encode_bounded(object)
         }
     }
 

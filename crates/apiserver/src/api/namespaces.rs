@@ -9,7 +9,7 @@ use kinds::{
 };
 use serde_json::{Value, json};
 use store::Error;
-use tokio::sync::RwLockReadGuard;
+use tokio::sync::OwnedRwLockReadGuard;
 
 use super::{Api, Caller, DeleteOptions, ListOptions, Target, WriteOptions, kind::Served};
 use crate::Status;
@@ -62,8 +62,8 @@ impl Api {
         served: &Served<'_>,
         namespace: &str,
         name: &str,
-    ) -> Result<RwLockReadGuard<'_, ()>, Status> {
-        let guard = self.shared.namespaces.read().await;
+    ) -> Result<OwnedRwLockReadGuard<()>, Status> {
+        let guard = self.shared.namespaces.clone().read_owned().await;
         let gvr = gvr::namespaces();
         let namespaces = self.served(&gvr)?;
         // Checks that there is one.
@@ -192,7 +192,11 @@ impl Api {
             return Ok(false);
         }
         last["spec"]["finalizers"] = json!([]);
-        match self.store.delete(&key, entry.revision, served.store(&last)).await {
+        match self
+            .store
+            .delete(&key, entry.revision, served.store(&last)?)
+            .await
+        {
             Ok(_) | Err(Error::NotFound(_)) => Ok(true),
             Err(Error::Conflict { .. }) => Ok(false),
             Err(error) => Err(served.fail(&error)),

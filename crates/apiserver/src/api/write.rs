@@ -167,7 +167,7 @@ impl Api {
         }
         let name = object::name(&object).to_owned();
         // Until the write is done, the namespace can't come to its end.
-        let _namespace = match kind.scope {
+        let namespace = match kind.scope {
             Scope::Namespaced => Some(self.in_namespace(served, target.namespace, &name).await?),
             Scope::Cluster => None,
         };
@@ -176,7 +176,7 @@ impl Api {
         if served.is_namespace() {
             super::namespaces::begin(&mut object);
         }
-        self.validate(served, None, &object)?;
+        self.validate(served, target, None, &object)?;
         let mut warnings = self.unknown(served, &object, options);
         if !managed {
             self.track(served, None, &mut object, target, options, &now);
@@ -199,10 +199,16 @@ impl Api {
                 warnings,
             });
         }
-        let entry = self
-            .store
-            .create(&key, served.store(&object))
+        let (store, make) = (self.store.clone(), served.store(&object)?);
+        // A task of its own, for a client that goes away must not take the namespace's guard with it while the
+        // write is on its way.
+        let written = tokio::spawn(async move {
+            let _namespace = namespace;
+            store.create(&key, make).await
+        });
+        let entry = written
             .await
+            .map_err(Status::internal)?
             .map_err(|e| served.fail(&e))?;
         stamp(&mut object, entry.revision);
         Ok(Written {
@@ -296,7 +302,7 @@ impl Api {
                 warnings: Vec::new(),
             }));
         }
-        self.validate(served, Some(&old), &new)?;
+        self.validate(served, target, Some(&old), &new)?;
         let mut warnings = self.unknown(served, &new, options);
         let request = self.request(caller, verb, target, Some(&old), Some(&new), options);
         warnings.extend(self.admit(served, &request).await?);
@@ -310,7 +316,7 @@ impl Api {
         }
         // The last finalizer is gone from an object that waits for it.
         let ends = object::is_deleting(&new) && object::finalizers(&new).is_empty() && !served.is_namespace();
-        let make = served.store(&new);
+        let make = served.store(&new)?;
         let written = if ends {
             self.store.delete(&entry.key, entry.revision, make).await
         } else {
@@ -334,10 +340,23 @@ impl Api {
         }
     }
 
-    fn validate(&self, served: &Served<'_>, old: Option<&Object>, new: &Object) -> Result<(), Status> {
+    fn validate(
+        &self,
+        served: &Served<'_>,
+        target: Target<'_>,
+        old: Option<&Object>,
+        new: &Object,
+    ) -> Result<(), Status> {
         let mut errors = served.kind.validate(new);
         if let Some(old) = old {
-            errors.extend(served.kind.validate_update(old, new));
+            // What was wrong before (to an older version of the rules it was right) holds up no other change.
+            if !errors.is_empty() {
+                let before = served.kind.validate(old);
+                errors.retain(|error| !before.contains(error));
+            }
+            if target.subresource.is_none() {
+                errors.extend(served.kind.validate_update(old, new));
+            }
             if object::is_deleting(old) {
                 let had = object::finalizers(old);
                 let added: Vec<_> = object::finalizers(new)
