@@ -13,6 +13,7 @@
 //! | `read` | get, list, continue tokens |
 //! | `watch` | watches with selectors, initial events, bookmarks |
 //! | `write` | create, update, status |
+//! | `fields` | which fields a write may set, and which of them it changed |
 //! | `patch` | JSON, merge, strategic and apply patches |
 //! | `delete` | delete, finalizers, deletecollection |
 //! | `namespaces` | which namespaces take new objects; emptying those that are deleted |
@@ -20,6 +21,7 @@
 
 mod bytes;
 mod delete;
+mod fields;
 mod kind;
 mod namespaces;
 mod patch;

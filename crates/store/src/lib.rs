@@ -10,6 +10,7 @@
 //! | `sqlite::writer` | the one thread that writes: group commit, history, compaction |
 //! | `sqlite::reader` | get, list at a revision, replay of history, on a small pool of read-only connections |
 //! | `recent` | the changes that watchers are woken with, and the ephemeral objects |
+//! | `sqlite::feed` | what a watcher reads: recent changes, else history |
 //! | `watch` | [`Watch`], the stream that a watcher holds |
 //!
 //! # The path of a write

@@ -1,5 +1,7 @@
 //! What is in memory: the recent changes of all resources, and the ephemeral objects.
 
+mod objects;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     ops::Bound,
@@ -12,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use self::objects::{Held, Objects};
 use crate::{Change, Entry, Error, Key, ListPage, ListQuery, sqlite::Ephemeral};
 
 /// How many changes a watcher takes at a time.
@@ -50,22 +53,6 @@ struct Topic {
     objects: Option<Objects>,
 }
 
-/// The objects of an ephemeral resource.
-struct Objects {
-    limits: Ephemeral,
-    by_name: BTreeMap<(String, String), Held>,
-    /// By revision, that is by age.
-    by_age: BTreeMap<u64, (String, String)>,
-    bytes: usize,
-}
-
-struct Held {
-    revision: u64,
-    value: Bytes,
-    /// Unix seconds of the last write.
-    written: i64,
-}
-
 /// What a watcher finds.
 pub(crate) enum Found {
     /// Changes after its place.
@@ -96,12 +83,7 @@ impl Recent {
         let topics = ephemeral
             .iter()
             .map(|limits| {
-                let objects = Objects {
-                    limits: limits.clone(),
-                    by_name: BTreeMap::new(),
-                    by_age: BTreeMap::new(),
-                    bytes: 0,
-                };
+                let objects = Objects::new(limits);
                 (
                     limits.resource.clone(),
                     Topic {
@@ -487,21 +469,6 @@ impl State {
             more: remaining > 0,
             remaining: Some(remaining),
         }
-    }
-}
-
-impl Objects {
-    fn insert(&mut self, name: (String, String), held: Held) {
-        self.bytes += held.value.len();
-        self.by_age.insert(held.revision, name.clone());
-        self.by_name.insert(name, held);
-    }
-
-    fn remove(&mut self, name: &(String, String)) -> Option<Held> {
-        let held = self.by_name.remove(name)?;
-        self.by_age.remove(&held.revision);
-        self.bytes -= held.value.len();
-        Some(held)
     }
 }
 

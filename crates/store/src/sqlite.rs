@@ -5,6 +5,7 @@
 //! write survives power loss.
 
 mod fault;
+mod feed;
 mod reader;
 mod schema;
 mod writer;
@@ -23,7 +24,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::{
     fault::Faults,
-    reader::{Feed, Readers},
+    feed::Feed,
+    reader::Readers,
     writer::{Message, Operation, Verb, Writer},
 };
 use crate::{Entry, Error, Key, ListPage, ListQuery, Make, Store, Watch, recent::Recent};

@@ -4,7 +4,7 @@ use kinds::object::{self, Gvr, Object};
 use serde_json::{Value, json};
 use store::Error;
 
-use super::{Api, Caller, ListOptions, Target, WriteOptions, kind::Served, write::stamp};
+use super::{Api, Caller, ListOptions, Target, WriteOptions, fields::stamp, kind::Served};
 use crate::{Status, admission::Verb, status::details};
 
 /// How often a deletion that met another write is tried again.

@@ -194,3 +194,32 @@ pub(super) fn open_reader(path: &Path, options: &Options) -> Result<Connection, 
     connection.execute_batch("PRAGMA query_only=ON;")?;
     Ok(connection)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answered_write_is_on_the_disk_and_pages_can_be_given_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("site.db");
+        let _lock = prepare_file(&path).unwrap();
+        let (connection, opened) = open(Some(&path), &Options::default(), &Faults::new(Some(&path))).unwrap();
+        assert_eq!(opened.revision, 0);
+        for (pragma, value) in [
+            ("synchronous", "2"),
+            ("journal_mode", "wal"),
+            ("auto_vacuum", "2"),
+        ] {
+            let is: rusqlite::types::Value = connection
+                .query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
+                .unwrap();
+            let is = match is {
+                rusqlite::types::Value::Integer(number) => number.to_string(),
+                rusqlite::types::Value::Text(text) => text,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(is, value, "{pragma}");
+        }
+    }
+}
