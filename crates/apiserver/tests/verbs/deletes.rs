@@ -239,3 +239,15 @@ async fn the_task_that_ends_namespaces_is_woken() {
     tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
     task.abort();
 }
+
+#[tokio::test]
+async fn some_namespaces_stay() {
+    let api = api().await;
+    let gvr = gvr::namespaces();
+    let target = Target::new(&gvr, "", "default");
+    let refused = refusal(api.delete(&admin(), target, &DeleteOptions::default()).await);
+    assert_eq!(
+        refused.3,
+        "namespaces \"default\" is forbidden: this namespace may not be deleted"
+    );
+}

@@ -11,5 +11,6 @@ mod common;
 mod deletes;
 mod lists;
 mod patches;
+mod property;
 mod watches;
 mod writes;

@@ -484,3 +484,26 @@ async fn events_have_two_views() {
         1
     );
 }
+
+#[tokio::test]
+async fn what_could_not_be_read_again_is_not_stored() {
+    let api = api().await;
+    create(&api, &machine("vm")).await.unwrap();
+    let gvr = gvr::virtual_machines();
+    let target = Target::new(&gvr, "ns", "vm");
+    // Depth and size are bounded long before they hurt.
+    for (operation, code) in [
+        (json!({"op": "copy", "from": "/spec/x", "path": "/spec/x/y"}), 400),
+        (
+            json!({"op": "add", "path": "/spec/big", "value": "x".repeat(4 << 20)}),
+            413,
+        ),
+    ] {
+        let mut operations = vec![json!({"op": "add", "path": "/spec/x", "value": {"y": {}}})];
+        operations.extend(std::iter::repeat_n(operation, 110));
+        let patch = apiserver::api::Patch::Json(operations.into());
+        let refused = refusal(api.patch(&admin(), target, patch, &by("test")).await);
+        assert!([code, 413].contains(&refused.0), "{}", refused.3);
+    }
+    assert!(get(&api, &machine("vm")).await.is_ok());
+}
