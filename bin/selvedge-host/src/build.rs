@@ -12,13 +12,16 @@ use anyhow::Context;
 use apiserver::{
     Api,
     admission::{FileAudit, GitOwned},
-    http::{Listeners, Server, ServerOptions},
+    http::{Access, Listeners, Server, ServerOptions},
 };
+use hyper::{Response, StatusCode, body::Bytes};
 use kinds::registry::Registry;
+use serde_json::json;
 use store::{SqliteStore, Store};
-use telemetry::{Clock, Metrics};
+use telemetry::{Clock, Metrics, chain};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use vswitch::VSwitch;
 
 use crate::config::Config;
 
@@ -48,21 +51,35 @@ pub(crate) struct Host {
 /// Opens the store and the API's addresses, and starts the reconcilers.
 pub(crate) async fn build(config: Config) -> anyhow::Result<Host> {
     for folder in [&config.paths.state, &config.paths.run, &config.paths.config] {
-        std::fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("can't make the folder {}", folder.display()))?;
     }
     let (clock, metrics, stop) = (Clock::system(), Metrics::new(), CancellationToken::new());
     let database = config.paths.state.join("site.db");
-    let store = Arc::new(SqliteStore::open(&database, store::Options::default()).context("can't open the store")?);
+    let store =
+        Arc::new(SqliteStore::open(&database, store::Options::default()).context("can't open the store")?);
     let audit = FileAudit::open(config.paths.state.join("audit.log"), AUDIT_LOG.0, AUDIT_LOG.1)
         .context("can't open the audit log")?;
-    let api = Api::new(Arc::new(Registry::builtin()), store.clone() as Arc<dyn Store>, clock.clone())
-        .with_admission(Arc::new(GitOwned))
-        .with_audit(Arc::new(audit));
-    api.ensure_namespaces(&NAMESPACES).await.context("can't make the first namespaces")?;
+    let api = Api::new(
+        Arc::new(Registry::builtin()),
+        store.clone() as Arc<dyn Store>,
+        clock.clone(),
+    )
+    .with_admission(Arc::new(GitOwned))
+    .with_audit(Arc::new(audit));
+    api.ensure_namespaces(&NAMESPACES)
+        .await
+        .context("can't make the first namespaces")?;
 
     let (listeners, tls) = access::listen(&config, &clock)?;
-    let server = Server::new(api.clone(), &metrics, ServerOptions::default());
-    let parts = Parts { config, api, metrics, clock, stop: stop.clone() };
+    let mut server = Server::new(api.clone(), &metrics, ServerOptions::default());
+    let parts = Parts {
+        config,
+        api,
+        metrics,
+        clock,
+        stop: stop.clone(),
+    };
 
     let mut tasks = JoinSet::new();
     let forever = upkeep::run(parts.api.clone(), store, tls);
@@ -74,9 +91,15 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Host> {
     let (groups_known, groups) = watch::channel(Arc::default());
     // Before the network: it says which ports are in use, and the network would take away others.
     site::machines(&parts, &mut tasks, ports_wanted, groups)?;
-    network::start(&parts, &mut tasks, ports, groups_known).await?;
+    let switch = network::start(&parts, &mut tasks, ports, groups_known).await?;
+    server.route("/selvedge/v1/nics", Access::Admin, move |_| nics(switch.clone()));
     site::git(&parts, &mut tasks).await?;
-    Ok(Host { tasks, server, listeners, stop })
+    Ok(Host {
+        tasks,
+        server,
+        listeners,
+        stop,
+    })
 }
 
 impl Host {
@@ -91,6 +114,17 @@ impl Host {
         }
         Ok(())
     }
+}
+
+/// The host's NICs, for `selvedge nic list`.
+async fn nics(switch: Arc<VSwitch>) -> Response<Bytes> {
+    let (code, body) = match switch.nics().await {
+        Ok(nics) => (200, json!(nics)),
+        Err(error) => (500, json!({"message": chain(&error).to_string()})),
+    };
+    let mut response = Response::new(Bytes::from(body.to_string()));
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or_default();
+    response
 }
 
 /// Forgets whether a task ended or was cancelled.

@@ -49,7 +49,11 @@ pub(crate) struct Paths {
 
 impl Default for Paths {
     fn default() -> Self {
-        Self { state: "/var/lib/selvedge".into(), run: "/run/selvedge".into(), config: "/etc/selvedge".into() }
+        Self {
+            state: "/var/lib/selvedge".into(),
+            run: "/run/selvedge".into(),
+            config: "/etc/selvedge".into(),
+        }
     }
 }
 
@@ -63,7 +67,10 @@ pub(crate) struct Api {
 
 impl Default for Api {
     fn default() -> Self {
-        Self { listen: vec![SocketAddr::from(([0, 0, 0, 0], 6443))], names: Vec::new() }
+        Self {
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 6443))],
+            names: Vec::new(),
+        }
     }
 }
 
@@ -139,7 +146,9 @@ pub(crate) struct Vm {
 
 impl Default for Vm {
     fn default() -> Self {
-        Self { accelerator: "auto".into() }
+        Self {
+            accelerator: "auto".into(),
+        }
     }
 }
 
@@ -162,10 +171,17 @@ pub(crate) struct Log {
 impl Config {
     /// Reads and checks the file.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("can't read {}; write it, or name another with --config", path.display()))?;
-        let config: Self = toml::from_str(&text).with_context(|| format!("{} is not as it should be", path.display()))?;
-        config.check().with_context(|| format!("{} is not as it should be", path.display()))?;
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!(
+                "can't read {}; write it, or name another with --config",
+                path.display()
+            )
+        })?;
+        let config: Self =
+            toml::from_str(&text).with_context(|| format!("{} is not as it should be", path.display()))?;
+        config
+            .check()
+            .with_context(|| format!("{} is not as it should be", path.display()))?;
         Ok(config)
     }
 
@@ -173,17 +189,27 @@ impl Config {
         let name = &self.host.name;
         let label = !name.is_empty()
             && name.len() <= 63
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !name.starts_with('-')
             && !name.ends_with('-');
         if !label {
-            bail!("host.name: {name:?} is no DNS label: use lower-case letters, digits and inner hyphens, at most 63");
+            bail!(
+                "host.name: {name:?} is no DNS label: use lower-case letters, digits and inner hyphens, at most 63"
+            );
         }
         if !matches!(self.network.datapath.as_str(), "system" | "netdev") {
-            bail!("network.datapath: {:?} is neither \"system\" nor \"netdev\"", self.network.datapath);
+            bail!(
+                "network.datapath: {:?} is neither \"system\" nor \"netdev\"",
+                self.network.datapath
+            );
         }
         if !matches!(self.vm.accelerator.as_str(), "auto" | "kvm" | "tcg") {
-            bail!("vm.accelerator: {:?} is none of \"auto\", \"kvm\", \"tcg\"", self.vm.accelerator);
+            bail!(
+                "vm.accelerator: {:?} is none of \"auto\", \"kvm\", \"tcg\"",
+                self.vm.accelerator
+            );
         }
         if let Some(source) = &self.source {
             let refs = [&source.branch, &source.tag, &source.semver, &source.commit];
@@ -218,17 +244,29 @@ mod tests {
 
     #[test]
     fn a_typing_error_is_named_with_its_line() {
-        let error = format!("{:#}", parse("[host]\nname = \"host1\"\n[vm]\nacelerator = \"kvm\"\n").unwrap_err());
-        assert!(error.contains("host.toml") && error.contains("line 4") && error.contains("acelerator"), "{error}");
+        let error = format!(
+            "{:#}",
+            parse("[host]\nname = \"host1\"\n[vm]\nacelerator = \"kvm\"\n").unwrap_err()
+        );
+        assert!(
+            error.contains("host.toml") && error.contains("line 4") && error.contains("acelerator"),
+            "{error}"
+        );
     }
 
     #[test]
     fn bad_values_say_what_would_be_good() {
         for (text, word) in [
             ("[host]\nname = \"Host 1\"\n", "DNS label"),
-            ("[host]\nname = \"h\"\n[network]\ndatapath = \"kernel\"\n", "netdev"),
+            (
+                "[host]\nname = \"h\"\n[network]\ndatapath = \"kernel\"\n",
+                "netdev",
+            ),
             ("[host]\nname = \"h\"\n[vm]\naccelerator = \"xen\"\n", "tcg"),
-            ("[host]\nname = \"h\"\n[source]\nurl = \"u\"\nbranch = \"a\"\ntag = \"b\"\n", "at most one"),
+            (
+                "[host]\nname = \"h\"\n[source]\nurl = \"u\"\nbranch = \"a\"\ntag = \"b\"\n",
+                "at most one",
+            ),
         ] {
             let error = format!("{:#}", parse(text).unwrap_err());
             assert!(error.contains(word), "{error}");

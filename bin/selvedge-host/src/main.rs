@@ -64,12 +64,23 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
-    let format = if config.log.json { Format::Json } else { Format::Text };
-    let filter = if config.log.filter.is_empty() { "info" } else { &config.log.filter };
+    let format = if config.log.json {
+        Format::Json
+    } else {
+        Format::Text
+    };
+    let filter = if config.log.filter.is_empty() {
+        "info"
+    } else {
+        &config.log.filter
+    };
     telemetry::init(format, filter);
     // An error means that a provider is there already, which is what we want.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

@@ -27,8 +27,12 @@ const HEADERS: Duration = Duration::from_secs(5);
 pub(crate) async fn serve(listener: TcpListener, signal: Signal) {
     let room = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok(permit) = room.clone().acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
         let signal = signal.clone();
         tokio::spawn(async move {
             let _permit = permit;
@@ -37,7 +41,10 @@ pub(crate) async fn serve(listener: TcpListener, signal: Signal) {
                 async move { Ok::<_, std::convert::Infallible>(answer) }
             });
             let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEADERS).keep_alive(false);
+            server
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADERS)
+                .keep_alive(false);
             // A caller that breaks off is none of our business.
             let _ = server.serve_connection(TokioIo::new(stream), service).await;
         });
@@ -46,7 +53,9 @@ pub(crate) async fn serve(listener: TcpListener, signal: Signal) {
 
 /// Opens the webhook's address.
 pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("webhook.listen: can't listen on {address}"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("webhook.listen: can't listen on {address}"))
 }
 
 fn answer(request: &Request<Incoming>, signal: &Signal) -> Response<Full<Bytes>> {

@@ -29,14 +29,11 @@ impl std::error::Error for Unreachable {}
 
 /// A refusal by the API.
 #[derive(Debug)]
-pub(crate) struct Refused {
-    pub(crate) code: u16,
-    message: String,
-}
+struct Refused(String);
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0)
     }
 }
 
@@ -127,7 +124,7 @@ impl Api {
             .and_then(Value::as_str)
             .unwrap_or("no reason given")
             .to_owned();
-        Err(Refused { code, message }.into())
+        Err(Refused(message).into())
     }
 
     /// Finds a resource by plural, singular, short name or kind, as a person types it; `name.group` also works.

@@ -1,7 +1,6 @@
 //! `selvedge`: the command line of a host and of those who write its site repository.
 //!
-//! `validate` works offline on a folder; `vm console`, `nic list` and `logs vm` work on the host itself; the
-//! rest asks the host's API through a kubeconfig, as kubectl does.
+//! `validate` works offline on a folder; `vm console` and `logs vm` work on the host itself; the rest asks the host's API through a kubeconfig, as kubectl does.
 
 mod api;
 mod commands;
@@ -92,7 +91,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Get(command) => get::run(&api()?, &command, output).await,
         Command::Status => status::run(&api()?, output).await,
         Command::Reconcile(command) => reconcile::run(&api()?, &command).await,
-        Command::Nic(command) => nic::run(&command, &args.config, output),
+        Command::Nic(command) => nic::run(&api()?, &command, output).await,
         Command::Vm(command) => vm::run(&command, &args.config).await,
         Command::Logs(command) => logs::run(api, &command, &args.config, output).await,
         Command::Version => version::run(api().ok().as_ref(), output).await,

@@ -16,8 +16,8 @@ use apiserver::{
 use nix::{
     ifaddrs::getifaddrs,
     sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen as start_listening, setsockopt, socket,
-        sockopt,
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen as start_listening,
+        setsockopt, socket, sockopt,
     },
 };
 use telemetry::Clock;
@@ -43,11 +43,18 @@ pub(super) fn listen(config: &Config, clock: &Clock) -> anyhow::Result<(Listener
     let tls = Arc::new(Tls::open(options, clock).context("can't open the API's certificates")?);
     let mut tcp = Vec::new();
     for address in &config.api.listen {
-        let listener = tcp_listener(*address).with_context(|| format!("api.listen: can't listen on {address}"))?;
+        let listener =
+            tcp_listener(*address).with_context(|| format!("api.listen: can't listen on {address}"))?;
         tcp.push(tokio::net::TcpListener::from_std(listener)?);
     }
     let unix = unix_listener(&config.paths.run.join("api.sock"))?;
-    Ok((Listeners { tls: Some((tcp, tls.clone())), unix: Some(unix) }, tls))
+    Ok((
+        Listeners {
+            tls: Some((tcp, tls.clone())),
+            unix: Some(unix),
+        },
+        tls,
+    ))
 }
 
 /// The names and addresses of the serving certificate, and the server that kubeconfigs name.
@@ -56,7 +63,11 @@ fn names(config: &Config, addresses: &[IpAddr]) -> (Vec<String>, String) {
     names.extend(config.api.names.iter().cloned());
     let mut server = None;
     for listen in &config.api.listen {
-        let here: Vec<IpAddr> = if listen.ip().is_unspecified() { addresses.to_vec() } else { vec![listen.ip()] };
+        let here: Vec<IpAddr> = if listen.ip().is_unspecified() {
+            addresses.to_vec()
+        } else {
+            vec![listen.ip()]
+        };
         names.extend(here.iter().map(ToString::to_string));
         let best = here.iter().find(|a| a.is_ipv4()).or(here.first());
         server = server.or(best.map(|address| SocketAddr::new(*address, listen.port())));
@@ -71,18 +82,29 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
         return Some(v4.ip().into());
     }
     // Link-local addresses are no use without their interface.
-    address.as_sockaddr_in6().map(|v6| v6.ip()).filter(|ip| !ip.is_unicast_link_local()).map(IpAddr::from)
+    address
+        .as_sockaddr_in6()
+        .map(|v6| v6.ip())
+        .filter(|ip| !ip.is_unicast_link_local())
+        .map(IpAddr::from)
 }
 
 /// A listener on an address that need not be there yet: the network may come up, or move to another
 /// interface, after the daemon.
 fn tcp_listener(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(family, SockType::Stream, flags, None)?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     setsockopt(&socket, sockopt::IpFreebind, &true)?;
-    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrStorage::from(address))?;
+    bind(
+        std::os::fd::AsRawFd::as_raw_fd(&socket),
+        &SockaddrStorage::from(address),
+    )?;
     start_listening(&socket, Backlog::new(1024)?)?;
     Ok(TcpListener::from(socket))
 }

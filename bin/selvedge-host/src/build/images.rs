@@ -14,12 +14,16 @@ impl Images for CachedImages {
     async fn ensure(&self, reference: &str, progress: &watch::Sender<String>) -> Result<Image, ImageError> {
         let found = async {
             let image = ImageRef::parse(reference)?;
-            self.0.ensure(&image, |now| progress.send_modify(|text| *text = now.to_string())).await
+            self.0
+                .ensure(&image, |now| progress.send_modify(|text| *text = now.to_string()))
+                .await
         };
         let image = found.await.map_err(|error| {
             let text = chain(&error).to_string();
             match error {
-                image::Error::NotFound { .. } | image::Error::BadReference { .. } => ImageError::NotFound(text),
+                image::Error::NotFound { .. } | image::Error::BadReference { .. } => {
+                    ImageError::NotFound(text)
+                }
                 _ => ImageError::NotReady(text),
             }
         })?;

@@ -1,6 +1,6 @@
 //! The host's configuration and its switches.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use apiserver::Client;
@@ -11,12 +11,8 @@ use kinds::{
 };
 use reconcile::{Driver, Options, Queue, Wake, queue, section::Section};
 use serde_json::{Value, json};
-use telemetry::chain;
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{Duration as Wait, sleep},
-};
+use telemetry::{Clock, Metrics, chain};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 use vswitch::VSwitch;
 
 use super::Parts;
@@ -25,7 +21,7 @@ use super::Parts;
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// How long to wait before asking again for the base layer.
-const ASK_AGAIN: Wait = Wait::from_secs(1);
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Connects to the switch and starts the reconciler of the host's configuration. The switch need not be up
 /// yet: the API does not wait for it.
@@ -34,19 +30,27 @@ pub(super) async fn start(
     tasks: &mut JoinSet<()>,
     ports: watch::Receiver<Arc<Vec<PortRequest>>>,
     groups: watch::Sender<Arc<PortGroups>>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Arc<VSwitch>> {
     let (network, paths) = (&parts.config.network, &parts.config.paths);
     let config = vswitch::Config {
         db_socket: network.ovs_db.clone(),
         datapath_type: network.datapath.clone(),
-        ..vswitch::Config::new(&network.ovs_rundir, &paths.state, &paths.run, &parts.config.host.name)
+        ..vswitch::Config::new(
+            &network.ovs_rundir,
+            &paths.state,
+            &paths.run,
+            &parts.config.host.name,
+        )
     };
     let (signal, queue) = queue();
     let metrics = parts.metrics.prefixed("vswitch");
-    let switch = VSwitch::start(config, &metrics, ports, groups, signal).await.context("can't watch the network")?;
+    let switch = VSwitch::start(config, &metrics, ports, groups, signal)
+        .await
+        .context("can't watch the network")?;
+    let switch = Arc::new(switch);
     let client = Client::new(parts.api.clone(), "hostconfig");
     let driver = Prepared {
-        switch: Arc::new(switch),
+        switch: switch.clone(),
         manage_nics: network.manage_nics,
         state: paths.state.clone(),
         client,
@@ -57,31 +61,41 @@ pub(super) async fn start(
     let stop = parts.stop.clone();
     tasks.spawn(async move {
         let waiting = stop.clone();
-        let Some(driver) = waiting.run_until_cancelled(driver.ready()).await else { return };
+        let Some(driver) = waiting.run_until_cancelled(driver.ready()).await else {
+            return;
+        };
         driver.run(stop.cancelled_owned()).await;
     });
-    Ok(())
+    Ok(switch)
 }
 
 /// What the reconciler needs beside the base layer.
 struct Prepared {
     switch: Arc<VSwitch>,
     manage_nics: bool,
-    state: std::path::PathBuf,
+    state: PathBuf,
     client: Client,
     queue: Queue,
-    metrics: telemetry::Metrics,
-    clock: telemetry::Clock,
+    metrics: Metrics,
+    clock: Clock,
 }
 
 impl Prepared {
     /// Waits for the switch, reads what the host is like, and gives the driver.
     async fn ready(self) -> Driver {
         self.switch.ready().await;
-        let base = if self.manage_nics { self.base().await } else { json!({"esx": {}}) };
+        let base = if self.manage_nics {
+            self.base().await
+        } else {
+            json!({"esx": {}})
+        };
         let sections: Vec<Arc<dyn Section>> = vec![self.switch];
         let reconciler = Arc::new(HostConfig::new(self.client.clone(), sections, base, self.state));
-        let options = Options { period: PERIOD, workers: 1, ..Options::default() };
+        let options = Options {
+            period: PERIOD,
+            workers: 1,
+            ..Options::default()
+        };
         Driver::new(reconciler, self.queue, options, &self.metrics, self.clock).watches(
             &self.client,
             gvr::host_configurations(),
@@ -93,7 +107,9 @@ impl Prepared {
         loop {
             match self.switch.base_profile().await {
                 Ok(base) => return base,
-                Err(error) => tracing::warn!(error = %chain(&error), "can't read the host's network; asking again"),
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "can't read the host's network; asking again")
+                }
             }
             sleep(ASK_AGAIN).await;
         }

@@ -37,12 +37,26 @@ pub(super) fn machines(
         "tcg" => Choice::Tcg,
         _ => Choice::Auto,
     };
-    let config = vm::Config { accelerator, ..vm::Config::new(&paths.state, &paths.run, &host.name) };
+    let config = vm::Config {
+        accelerator,
+        ..vm::Config::new(&paths.state, &paths.run, &host.name)
+    };
     let (signal, queue) = queue();
     let client = Client::new(parts.api.clone(), "vm");
     let images = Arc::new(CachedImages(cache(parts)?));
-    let machines = Vms::new(config, client.clone(), images, groups, ports, parts.clock.clone(), signal);
-    let options = Options { period: MACHINES, ..Options::default() };
+    let machines = Vms::new(
+        config,
+        client.clone(),
+        images,
+        groups,
+        ports,
+        parts.clock.clone(),
+        signal,
+    );
+    let options = Options {
+        period: MACHINES,
+        ..Options::default()
+    };
     let driver = Driver::new(machines, queue, options, &parts.metrics, parts.clock.clone())
         .watches(&client, gvr::virtual_machines(), Wake::own)
         .watches(&client, gvr::virtual_machine_classes(), |_| Wake::All)
@@ -54,8 +68,12 @@ pub(super) fn machines(
 
 fn cache(parts: &Parts) -> anyhow::Result<Cache> {
     let images = &parts.config.images;
-    let libraries: Result<Vec<Library>, _> = images.libraries.iter().map(|text| Library::parse(text)).collect();
-    let http = HttpOptions { ca_file: images.ca_file.clone(), ..HttpOptions::default() };
+    let libraries: Result<Vec<Library>, _> =
+        images.libraries.iter().map(|text| Library::parse(text)).collect();
+    let http = HttpOptions {
+        ca_file: images.ca_file.clone(),
+        ..HttpOptions::default()
+    };
     Cache::new(
         parts.config.paths.state.join("images"),
         libraries.context("images.libraries")?,
@@ -82,18 +100,34 @@ pub(super) async fn git(parts: &Parts, tasks: &mut JoinSet<()>) -> anyhow::Resul
         clock.clone(),
         kustomize.clone(),
     ));
-    let kustomizations = Arc::new(Kustomizations::new(client.clone(), config, artifacts, clock, kustomize));
+    let kustomizations = Arc::new(Kustomizations::new(
+        client.clone(),
+        config,
+        artifacts,
+        clock,
+        kustomize,
+    ));
     if let Some(source) = &parts.config.source {
         let source = bootstrap_source(source)?;
-        gitops::bootstrap(&client, &source).await.context("can't record the host's own source")?;
+        gitops::bootstrap(&client, &source)
+            .await
+            .context("can't record the host's own source")?;
     }
-    tasks.spawn(repositories.driver(fetch_queue, &parts.metrics).run(parts.stop.clone().cancelled_owned()));
+    tasks.spawn(
+        repositories
+            .driver(fetch_queue, &parts.metrics)
+            .run(parts.stop.clone().cancelled_owned()),
+    );
     let guard = kustomizations.clone();
     let stop = parts.stop.clone();
     tasks.spawn(async move {
         stop.run_until_cancelled(guard.guard()).await;
     });
-    tasks.spawn(kustomizations.driver(kustomize_queue, &parts.metrics).run(parts.stop.clone().cancelled_owned()));
+    tasks.spawn(
+        kustomizations
+            .driver(kustomize_queue, &parts.metrics)
+            .run(parts.stop.clone().cancelled_owned()),
+    );
     if let Some(hook) = &parts.config.webhook {
         let listener = webhook::bind(hook.listen).await?;
         let stop = parts.stop.clone();
@@ -110,7 +144,12 @@ fn bootstrap_source(source: &Source) -> anyhow::Result<BootstrapSource> {
         secret.push(("username".to_owned(), username.clone().into_bytes()));
     }
     // One line in a file is what people write; the line's end is not part of the password.
-    let line = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).as_bytes().to_vec();
+    let line = |bytes: Vec<u8>| {
+        String::from_utf8_lossy(&bytes)
+            .trim_end_matches(['\r', '\n'])
+            .as_bytes()
+            .to_vec()
+    };
     for (key, file, is_line) in [
         ("password", &source.password_file, true),
         ("bearerToken", &source.bearer_token_file, true),

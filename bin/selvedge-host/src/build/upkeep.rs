@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use apiserver::{Api, Caller, api::{Target, WriteOptions}, tls::Tls};
+use apiserver::{
+    Api, Caller,
+    api::{Target, WriteOptions},
+    tls::Tls,
+};
 use kinds::{gvr, vm::predefined_classes};
 use store::SqliteStore;
 use telemetry::chain;
@@ -35,7 +39,10 @@ async fn ensure_classes(api: &Api) {
         let namespace = kinds::object::namespace(&class).to_owned();
         let name = kinds::object::name(&class).to_owned();
         let target = Target::new(&gvr, &namespace, "");
-        let options = WriteOptions { manager: "selvedge".into(), ..WriteOptions::default() };
+        let options = WriteOptions {
+            manager: "selvedge".into(),
+            ..WriteOptions::default()
+        };
         match api.create(&caller, target, class, &options).await {
             Err(status) if !status.is_already_exists() => {
                 tracing::warn!(class = name, error = %status, "can't make a predefined class");

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Seek, SeekFrom, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -46,7 +46,7 @@ pub(crate) async fn run(
     output: Output,
 ) -> anyhow::Result<ExitCode> {
     match &args.what {
-        Some(What::Vm { machine, lines }) => console_log(&machine.console_log(config)?, *lines)?,
+        Some(What::Vm { machine, lines }) => console_log(&machine.console_logs(config)?, *lines)?,
         None => events(&api()?, output).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -88,24 +88,33 @@ async fn events(api: &Api, output: Output) -> anyhow::Result<()> {
     })
 }
 
-fn console_log(path: &Path, lines: usize) -> anyhow::Result<()> {
-    let mut file = std::fs::File::open(path).with_context(|| {
+fn console_log(files: &[PathBuf; 2], lines: usize) -> anyhow::Result<()> {
+    let [before, now] = files;
+    let bytes = tail(now).with_context(|| {
         format!(
             "can't read {}; has the virtual machine ever run on this host?",
-            path.display()
+            now.display()
         )
     })?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-    let mut bytes = Vec::new();
-    file.take(TAIL).read_to_end(&mut bytes)?;
+    // The part before is there only once the log has grown large.
+    let bytes = [tail(before).unwrap_or_default(), bytes].concat();
     let text = String::from_utf8_lossy(&bytes);
     let all: Vec<&str> = text.lines().collect();
     let mut out = std::io::stdout().lock();
     for line in &all[all.len().saturating_sub(lines)..] {
+        // A reader that has gone (`| head`) is no error.
         if writeln!(out, "{line}").is_err() {
             break;
         }
     }
     Ok(())
+}
+
+fn tail(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

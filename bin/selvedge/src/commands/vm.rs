@@ -1,6 +1,7 @@
 //! `selvedge vm`: what is done on the host itself with a virtual machine.
 
 use std::{
+    fmt,
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -92,17 +93,23 @@ fn paths(config: &Path) -> anyhow::Result<Paths> {
 }
 
 impl Machine {
-    fn folder_of(&self, base: &Path) -> PathBuf {
-        base.join("vms").join(&self.namespace).join(&self.name)
-    }
-
-    /// Where the serial console is written.
-    pub(crate) fn console_log(&self, config: &Path) -> anyhow::Result<PathBuf> {
-        Ok(self.folder_of(&paths(config)?.state).join("console.log"))
+    /// Where the serial console is written: the part before and the part now.
+    pub(crate) fn console_logs(&self, config: &Path) -> anyhow::Result<[PathBuf; 2]> {
+        let state = paths(config)?.state;
+        vm::console_logs(&state, &self.namespace, &self.name)
+            .with_context(|| format!("{self} is no virtual machine"))
     }
 
     fn console(&self, config: &Path) -> anyhow::Result<PathBuf> {
-        Ok(self.folder_of(&paths(config)?.run).join("console.sock"))
+        let run = paths(config)?.run;
+        vm::console_socket(&run, &self.namespace, &self.name)
+            .with_context(|| format!("{self} is no virtual machine"))
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 
