@@ -24,11 +24,15 @@
 //! | [`plan`], [`apply`] | what must be written before the sections run; running them |
 //! | [`report`] | conditions, lists and events |
 //!
+//! A change of the profile is made under a checkpoint if the daemon gives a [`Connectivity`] ([`GitServers`] is one):
+//! what could be reached before must be reachable after, or the old configuration comes back.
+//!
 //! One task runs it: the reconciler [`HostConfig`] with the one key `host`, on the driver in [`reconcile`]. It should
 //! run when any HostConfiguration changes, and when a section's own listeners see that the system has changed.
 
 pub mod apply;
 mod checkpoint;
+mod connectivity;
 pub mod desired;
 mod layers;
 pub mod merge;
@@ -40,6 +44,7 @@ mod reconciler;
 pub mod report;
 
 pub use checkpoint::{Connectivity, Enforcement, Quarantine};
+pub use connectivity::{GitServers, server as git_server};
 pub use layers::{LayerFiles, LayersError};
 pub use merge::{Conflict, Layer, Merged, merge_layers};
 pub use reconciler::{HostConfig, KEY};
