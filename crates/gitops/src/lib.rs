@@ -5,6 +5,7 @@ mod artifacts;
 mod bootstrap;
 mod config;
 mod desired;
+mod engine;
 mod git;
 mod health;
 mod kustomizations;
@@ -19,6 +20,7 @@ mod source;
 pub use artifacts::{Artifact, Artifacts};
 pub use bootstrap::{BootstrapSource, NAME, NAMESPACE, bootstrap};
 pub use config::Config;
+pub use engine::Engine;
 pub use kustomizations::Kustomizations;
 pub use source::GitRepositories;
 

@@ -1,0 +1,4 @@
+//! GitOps on a real API with a store in memory and real repositories.
+
+mod apply;
+mod common;
