@@ -435,13 +435,18 @@ fn causes(error: &reqwest::Error) -> String {
 fn is_certificate_error(error: &reqwest::Error) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
     while let Some(cause) = next {
-        let inner = cause
+        let mut cause_or_inner = cause;
+        // An I/O error hides what it is made of from `source`, and there may be one in another.
+        while let Some(inner) = cause_or_inner
             .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        let tls = cause
-            .downcast_ref::<rustls::Error>()
-            .or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
-        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
+            .and_then(std::io::Error::get_ref)
+        {
+            cause_or_inner = inner;
+        }
+        if matches!(
+            cause_or_inner.downcast_ref(),
+            Some(rustls::Error::InvalidCertificate(_))
+        ) {
             return true;
         }
         next = cause.source();
