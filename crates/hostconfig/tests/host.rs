@@ -284,3 +284,23 @@ async fn a_disk_that_takes_nothing_does_not_hold_up_the_host() {
     );
     assert_eq!(lab.switches.mtu(), 9000);
 }
+
+#[tokio::test]
+async fn a_thousand_port_groups_unchanged_cost_little() {
+    let lab = Lab::new();
+    lab.run().await;
+    let groups: Vec<Value> = (0..1000)
+        .map(|n| json!({"name": format!("P{n}"), "vlan_id": n}))
+        .collect();
+    let profile =
+        json!({"esx": {"network_vss": {"switches": [{"name": "vSwitch1", "port_groups": groups}]}}});
+    lab.put("many", &profile.to_string()).await;
+    assert_eq!(lab.run().await, Outcome::Done);
+    assert_eq!(lab.run().await, Outcome::Done);
+    let start = tokio::time::Instant::now();
+    assert_eq!(lab.run().await, Outcome::Done);
+    let took = start.elapsed();
+    println!("unchanged run with 1000 port groups: {took:?}");
+    // A release build takes about a tenth of a debug build, whose bound this is.
+    assert!(took.as_millis() < 500, "{took:?}");
+}
