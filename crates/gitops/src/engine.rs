@@ -7,9 +7,7 @@ use reconcile::{Driver, Signal};
 use telemetry::{Clock, Metrics};
 use tokio::sync::watch;
 
-use crate::{
-    Artifacts, BootstrapSource, Config, GitRepositories, Kustomizations, MANAGER, bootstrap,
-};
+use crate::{Artifacts, BootstrapSource, Config, GitRepositories, Kustomizations, MANAGER, bootstrap};
 
 /// GitOps of a host, ready to run.
 pub struct Engine {

@@ -142,6 +142,7 @@ fn accumulate(
     spec: &Spec,
     mut resources: Vec<Resource>,
 ) -> Result<Vec<Resource>, BuildError> {
+    let errors_before = builder.errors.len();
     for path in spec.resources.iter().chain(&spec.bases) {
         match one_resource(builder, folder, file, path) {
             Ok(more) => resources.extend(more),
@@ -149,7 +150,7 @@ fn accumulate(
         }
     }
     // With resources missing, what follows would only complain about that again.
-    if !builder.errors.is_empty() {
+    if builder.errors.len() > errors_before {
         return Ok(resources);
     }
     for (kind, generators) in [
@@ -285,6 +286,7 @@ fn read(builder: &mut Builder<'_>, file: &str) -> Result<Spec, BuildError> {
     if documents.next().is_some() {
         return Err(BuildError::new(file, "a kustomization has one document"));
     }
+    let errors_before = builder.errors.len();
     let mut value = root.map_or(Value::Object(serde_json::Map::new()), yaml::Node::into_value);
     let at = |field: &str, message: String| {
         let (line, column) = position::position_of(text, 0, None, field).unwrap_or_default();
@@ -341,7 +343,7 @@ fn read(builder: &mut Builder<'_>, file: &str) -> Result<Spec, BuildError> {
             builder.errors.push(at(field, wrong.to_string()));
         }
     }
-    if !builder.errors.is_empty() {
+    if builder.errors.len() > errors_before {
         return Ok(Spec::default());
     }
     serde_json::from_value(value).map_err(|e| BuildError::new(file, e.to_string()))

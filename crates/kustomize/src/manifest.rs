@@ -166,7 +166,18 @@ pub(crate) fn parse_json(text: &str, limits: &Limits) -> Result<Value, (usize, u
         // The decoder adds the position to its message; we say it by ourselves.
         let message = e.to_string();
         let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
-        (e.line(), e.column().max(1), message)
+        // An error at the very end is on a line that is not there: it belongs to the end of the one before.
+        let before = (e.column() == 0)
+            .then(|| text.lines().nth(e.line().saturating_sub(2)))
+            .flatten();
+        match before {
+            Some(line) => (
+                e.line().saturating_sub(1).max(1),
+                line.chars().count() + 1,
+                message,
+            ),
+            None => (e.line().max(1), e.column().max(1), message),
+        }
     })?;
     // The decoder takes a key that is there twice; the reader of manifests does not.
     match yaml::documents("", text, limits) {

@@ -79,7 +79,13 @@ spec: {containers: [{name: c, image: nginx:1}], list: [{name: a, v: 1}], templat
 ";
 
 /// A name, the files beside those above, and the kustomization.
-const CASES: &[(&str, &[(&str, &str)], &str)] = &[
+type Case = (
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static str,
+);
+
+const CASES: &[Case] = &[
     ("resources", &[], "resources: [d.yaml, o.yaml]"),
     ("namespace", &[], "resources: [d.yaml, o.yaml]\nnamespace: other"),
     ("prefix and suffix", &[], "resources: [d.yaml, o.yaml]\nnamePrefix: p-\nnameSuffix: -s"),
@@ -216,10 +222,10 @@ fn is_there(program: &str) -> bool {
         .is_ok_and(|out| out.status.success())
 }
 
-fn write(root: &Path, path: &str, text: &str) {
+fn write(root: &Path, path: &str, text: &str) -> std::io::Result<()> {
     let file = root.join(path);
-    fs::create_dir_all(file.parent().unwrap()).unwrap();
-    fs::write(file, text).unwrap();
+    fs::create_dir_all(file.parent().unwrap_or(root))?;
+    fs::write(file, text)
 }
 
 #[test]
@@ -241,7 +247,7 @@ fn builds_are_those_of_kubectl() {
         .collect();
         let mut tree = MemoryTree::new();
         for (path, text) in all {
-            write(dir.path(), path, text);
+            write(dir.path(), path, text).unwrap();
             tree = tree.file(path, text);
         }
         let out = Command::new("kubectl")

@@ -1,11 +1,9 @@
 //! From a push to objects and back: apply, prune, drift, order, errors, restarts.
 
-
-
 use std::sync::Arc;
 
-use apiserver::Client;
 use crate::common::{Repo, Site, break_glass, config_map, gvr};
+use apiserver::Client;
 use serde_json::json;
 use store::{SqliteStore, Store};
 
@@ -19,25 +17,64 @@ async fn site_of(repo: &Repo) -> Site {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_becomes_objects_and_a_removal_removes_them() {
     let repo = Repo::new();
-    repo.write("a.yaml", &config_map("a", "1")).write("sub/b.yaml", &config_map("b", "1"));
+    repo.write("a.yaml", &config_map("a", "1"))
+        .write("sub/b.yaml", &config_map("b", "1"));
     repo.write("notes.yaml", "just: text\n");
     // The namespace comes later in the same commit, and in a later file.
-    repo.write("0.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: early, namespace: shop}\n");
-    repo.write("z.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n");
+    repo.write(
+        "0.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: early, namespace: shop}\n",
+    );
+    repo.write(
+        "z.yaml",
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n",
+    );
     let first = repo.push();
     let site = site_of(&repo).await;
     let object = site.applied("site", &first).await;
-    assert_eq!(object["status"]["lastAppliedRevision"], format!("main@sha1:{first}"));
-    let ids: Vec<&str> = object["status"]["inventory"]["entries"].as_array().unwrap().iter().map(|e| e["id"].as_str().unwrap()).collect();
-    assert_eq!(ids, ["_shop__Namespace", "default_a__ConfigMap", "default_b__ConfigMap", "shop_early__ConfigMap"]);
-    assert!(object["status"]["warnings"][0].as_str().unwrap().starts_with("notes.yaml: skipped"), "{}", object["status"]);
+    assert_eq!(
+        object["status"]["lastAppliedRevision"],
+        format!("main@sha1:{first}")
+    );
+    let ids: Vec<&str> = object["status"]["inventory"]["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        ids,
+        [
+            "_shop__Namespace",
+            "default_a__ConfigMap",
+            "default_b__ConfigMap",
+            "shop_early__ConfigMap"
+        ]
+    );
+    assert!(
+        object["status"]["warnings"][0]
+            .as_str()
+            .unwrap()
+            .starts_with("notes.yaml: skipped"),
+        "{}",
+        object["status"]
+    );
     let a = site.config_map("a").await.unwrap();
     assert_eq!(a["data"]["k"], "1");
-    assert_eq!(a["metadata"]["labels"]["kustomize.toolkit.fluxcd.io/name"], "site");
+    assert_eq!(
+        a["metadata"]["labels"]["kustomize.toolkit.fluxcd.io/name"],
+        "site"
+    );
     assert_eq!(a["metadata"]["annotations"]["selvedge.dev/source-path"], "a.yaml");
-    assert_eq!(a["metadata"]["managedFields"][0]["manager"], "kustomize-controller");
+    assert_eq!(
+        a["metadata"]["managedFields"][0]["manager"],
+        "kustomize-controller"
+    );
     let repository = site.get("GitRepository", "flux-system", "site").await.unwrap();
-    assert_eq!(repository["status"]["artifact"]["revision"], format!("main@sha1:{first}"));
+    assert_eq!(
+        repository["status"]["artifact"]["revision"],
+        format!("main@sha1:{first}")
+    );
 
     repo.write("a.yaml", &config_map("a", "2")).remove("sub/b.yaml");
     let second = repo.push();
@@ -45,8 +82,18 @@ async fn a_push_becomes_objects_and_a_removal_removes_them() {
     site.applied("site", &second).await;
     assert_eq!(site.config_map("a").await.unwrap()["data"]["k"], "2");
     assert!(site.config_map("b").await.is_none());
-    let event = site.wait_event("Applied").await;
-    assert!(event["message"].as_str().unwrap().contains("created"), "{event}");
+    let said: Vec<String> = site
+        .events("Applied")
+        .await
+        .iter()
+        .map(|e| e["message"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(said.iter().any(|m| m.contains("4 created")), "{said:?}");
+    assert!(
+        said.iter()
+            .any(|m| m.contains("1 changed: ConfigMap default/a; 1 deleted: ConfigMap default/b")),
+        "{said:?}"
+    );
     site.stop().await;
 }
 
@@ -58,22 +105,55 @@ async fn a_broken_commit_changes_nothing_and_says_where() {
     let site = site_of(&repo).await;
     site.applied("site", &good).await;
     repo.write("a.yaml", &config_map("a", "2"));
-    repo.write("b.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: [b\n");
-    repo.write("c.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: Not_A_Name}\n");
+    repo.write(
+        "b.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: [b\n",
+    );
+    repo.write(
+        "c.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: Not_A_Name}\n",
+    );
     repo.write("h.yaml", "apiVersion: esx.vmware.com/v1alpha1\nkind: HostConfiguration\nmetadata: {name: h}\nspec:\n  layertype: Incremental\n  profile: |\n    {\n      \"esx\": {\n    }\n");
     repo.push();
     site.fetch_now();
-    let message = site.ready_is("Kustomization", "site", "False", "BuildFailed").await;
+    let message = site
+        .ready_is("Kustomization", "site", "False", "BuildFailed")
+        .await;
     assert!(message.contains("b.yaml:"), "{message}");
     assert_eq!(site.config_map("a").await.unwrap()["data"]["k"], "1");
     repo.remove("b.yaml");
     let third = repo.push();
     site.fetch_now();
-    let object = site.wait("Kustomization", "flux-system", "site", "looked at again", |o| o["status"]["lastAttemptedRevision"].as_str().unwrap_or_default().ends_with(&third)).await;
+    let object = site
+        .wait("Kustomization", "flux-system", "site", "looked at again", |o| {
+            o["status"]["lastAttemptedRevision"]
+                .as_str()
+                .unwrap_or_default()
+                .ends_with(&third)
+        })
+        .await;
     let errors = object["status"]["errors"].as_array().unwrap();
-    let places: Vec<String> = errors.iter().map(|e| format!("{}:{}:{} {}", e["file"].as_str().unwrap(), e["line"], e["column"], e["field"].as_str().unwrap())).collect();
-    assert_eq!(places, ["h.yaml:9:6 spec.profile", "c.yaml:3:12 metadata.name"], "{errors:?}");
-    assert_eq!(object["status"]["lastAppliedRevision"], format!("main@sha1:{good}"));
+    let places: Vec<String> = errors
+        .iter()
+        .map(|e| {
+            format!(
+                "{}:{}:{} {}",
+                e["file"].as_str().unwrap(),
+                e["line"],
+                e["column"],
+                e["field"].as_str().unwrap()
+            )
+        })
+        .collect();
+    assert_eq!(
+        places,
+        ["c.yaml:3:12 metadata.name", "h.yaml:9:6 spec.profile"],
+        "{errors:?}"
+    );
+    assert_eq!(
+        object["status"]["lastAppliedRevision"],
+        format!("main@sha1:{good}")
+    );
 
     repo.remove("c.yaml").remove("h.yaml");
     let cured = repo.push();
@@ -87,7 +167,8 @@ async fn a_broken_commit_changes_nothing_and_says_where() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_write_is_taken_back_at_once() {
     let repo = Repo::new();
-    repo.write("a.yaml", &config_map("a", "1")).write("b.yaml", &config_map("b", "1"));
+    repo.write("a.yaml", &config_map("a", "1"))
+        .write("b.yaml", &config_map("b", "1"));
     let commit = repo.push();
     let site = site_of(&repo).await;
     site.applied("site", &commit).await;
@@ -96,12 +177,20 @@ async fn what_others_write_is_taken_back_at_once() {
     a["data"] = json!({"k": "wrong", "more": "x"});
     a["metadata"]["labels"]["mine"] = json!("x");
     site.write_as(&break_glass(), &a).await;
-    let a = site.wait("ConfigMap", "default", "a", "as in Git", |o| o["data"] == json!({"k": "1"})).await;
+    let a = site
+        .wait("ConfigMap", "default", "a", "as in Git", |o| {
+            o["data"] == json!({"k": "1"})
+        })
+        .await;
     assert!(a["metadata"]["labels"].get("mine").is_none(), "{a}");
     let event = site.wait_event("DriftCorrected").await;
     assert!(event["message"].as_str().unwrap().contains("a.yaml:1"), "{event}");
-    site.client.delete(&gvr("ConfigMap"), "default", "b").await.unwrap();
-    site.wait("ConfigMap", "default", "b", "back", |o| o["data"]["k"] == "1").await;
+    site.client
+        .delete(&gvr("ConfigMap"), "default", "b")
+        .await
+        .unwrap();
+    site.wait("ConfigMap", "default", "b", "back", |o| o["data"]["k"] == "1")
+        .await;
     site.stop().await;
 }
 
@@ -109,12 +198,21 @@ async fn what_others_write_is_taken_back_at_once() {
 async fn kinds_that_are_not_served_are_named_and_hold_up_nothing() {
     let repo = Repo::new();
     repo.write("a.yaml", &config_map("a", "1"));
-    repo.write("d.yaml", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\n");
+    repo.write(
+        "d.yaml",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\n",
+    );
     let commit = repo.push();
     let site = site_of(&repo).await;
     let object = site.applied("site", &commit).await;
-    assert!(crate::common::message(&object).contains("Deployment shop/web (apps/v1, d.yaml:1)"), "{object}");
-    assert_eq!(object["status"]["notServed"][0], json!({"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web", "source": "d.yaml:1"}));
+    assert!(
+        crate::common::message(&object).contains("Deployment shop/web (apps/v1, d.yaml:1)"),
+        "{object}"
+    );
+    assert_eq!(
+        object["status"]["notServed"][0],
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web", "source": "d.yaml:1"})
+    );
     assert!(site.config_map("a").await.is_some());
     site.stop().await;
 }
@@ -132,14 +230,26 @@ async fn a_host_that_starts_without_network_is_complete() {
     let dir = site.stop().await;
     std::fs::rename(repo.bare(), repo.root().join("away")).unwrap();
     // As if a part of what is applied had been lost.
-    let api = apiserver::Api::new(Arc::new(kinds::registry::Registry::builtin()), store.clone(), telemetry::Clock::system());
-    Client::new(api, "test").delete(&gvr("ConfigMap"), "default", "a").await.unwrap();
+    let api = apiserver::Api::new(
+        Arc::new(kinds::registry::Registry::builtin()),
+        store.clone(),
+        telemetry::Clock::system(),
+    );
+    Client::new(api, "test")
+        .delete(&gvr("ConfigMap"), "default", "a")
+        .await
+        .unwrap();
     let site = Site::start_with(dir, store).await;
-    site.ready_is("GitRepository", "site", "False", "GitOperationFailed").await;
-    site.wait("ConfigMap", "default", "a", "back", |o| o["data"]["k"] == "1").await;
+    site.ready_is("GitRepository", "site", "False", "GitOperationFailed")
+        .await;
+    site.wait("ConfigMap", "default", "a", "back", |o| o["data"]["k"] == "1")
+        .await;
     site.applied("site", &commit).await;
     let repository = site.get("GitRepository", "flux-system", "site").await.unwrap();
-    assert_eq!(repository["status"]["artifact"]["revision"], format!("main@sha1:{commit}"));
+    assert_eq!(
+        repository["status"]["artifact"]["revision"],
+        format!("main@sha1:{commit}")
+    );
     site.stop().await;
 }
 
@@ -147,28 +257,53 @@ async fn a_host_that_starts_without_network_is_complete() {
 async fn dependencies_variables_and_nested_kustomizations() {
     let repo = Repo::new();
     let kustomization = |name: &str, more: &str| {
-        format!("apiVersion: kustomize.toolkit.fluxcd.io/v1beta2\nkind: Kustomization\nmetadata: {{name: {name}, namespace: flux-system}}\nspec:\n  interval: 10m\n  prune: true\n  path: ./{name}\n  sourceRef: {{kind: GitRepository, name: site}}\n{more}")
+        format!(
+            "apiVersion: kustomize.toolkit.fluxcd.io/v1beta2\nkind: Kustomization\nmetadata: {{name: {name}, namespace: flux-system}}\nspec:\n  interval: 10m\n  prune: true\n  path: ./{name}\n  sourceRef: {{kind: GitRepository, name: site}}\n{more}"
+        )
     };
     repo.write("cluster/apps.yaml", &kustomization("apps", "  dependsOn: [{name: base}]\n  postBuild:\n    substitute: {color: red}\n    substituteFrom: [{kind: ConfigMap, name: vars}, {kind: Secret, name: none, optional: true}]\n"));
     repo.write("cluster/base.yaml", &kustomization("base", ""));
     repo.write("cluster/vars.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: vars, namespace: flux-system}\ndata: {color: blue, size: \"7\"}\n");
     repo.write("base/a.yaml", &config_map("from-base", "$${x} ${y}"));
-    repo.write("apps/a.yaml", &config_map("from-apps", "${color} ${size} ${none:=d} $${x}"));
+    repo.write(
+        "apps/a.yaml",
+        &config_map("from-apps", "${color} ${size} ${none:=d} $${x}"),
+    );
     let commit = repo.push();
     let site = Site::start().await;
     site.source(&repo.url(), json!({})).await;
     site.kustomization("site", json!({"path": "cluster"})).await;
     site.applied("site", &commit).await;
     site.applied("apps", &commit).await;
-    assert_eq!(site.config_map("from-apps").await.unwrap()["data"]["k"], "red 7 d ${x}");
-    assert_eq!(site.config_map("from-base").await.unwrap()["data"]["k"], "$${x} ${y}");
+    assert_eq!(
+        site.config_map("from-apps").await.unwrap()["data"]["k"],
+        "red 7 d ${x}"
+    );
+    assert_eq!(
+        site.config_map("from-base").await.unwrap()["data"]["k"],
+        "$${x} ${y}"
+    );
     // Gone from Git, with its finalizer: what it applied goes with it.
     repo.remove("cluster/apps.yaml");
     let next = repo.push();
     site.fetch_now();
     site.applied("site", &next).await;
-    site.wait("ConfigMap", "default", "from-apps", "gone", serde_json::Value::is_null).await;
-    site.wait("Kustomization", "flux-system", "apps", "gone", serde_json::Value::is_null).await;
+    site.wait(
+        "ConfigMap",
+        "default",
+        "from-apps",
+        "gone",
+        serde_json::Value::is_null,
+    )
+    .await;
+    site.wait(
+        "Kustomization",
+        "flux-system",
+        "apps",
+        "gone",
+        serde_json::Value::is_null,
+    )
+    .await;
     assert!(site.config_map("from-base").await.is_some());
     site.stop().await;
 }
@@ -180,11 +315,17 @@ async fn waiting_for_health() {
     let commit = repo.push();
     let site = Site::start().await;
     site.source(&repo.url(), json!({})).await;
-    site.kustomization("site", json!({"wait": true, "timeout": "1m"})).await;
-    let message = site.ready_is("Kustomization", "site", "Unknown", "Progressing").await;
+    site.kustomization("site", json!({"wait": true, "timeout": "1m"}))
+        .await;
+    let message = site
+        .ready_is("Kustomization", "site", "Unknown", "Progressing")
+        .await;
     assert!(message.contains("VirtualMachine default/vm"), "{message}");
     let status = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "Ok", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
-    site.client.set_status(&gvr("VirtualMachine"), "default", "vm", status).await.unwrap();
+    site.client
+        .set_status(&gvr("VirtualMachine"), "default", "vm", status)
+        .await
+        .unwrap();
     site.applied("site", &commit).await;
     site.stop().await;
 }
@@ -204,12 +345,21 @@ async fn kept_ignored_and_suspended() {
     let object = site.applied("site", &second).await;
     assert!(site.config_map("keep").await.is_some());
     assert_eq!(site.config_map("once").await.unwrap()["data"]["k"], "1");
-    assert_eq!(object["status"]["inventory"]["entries"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        object["status"]["inventory"]["entries"].as_array().unwrap().len(),
+        1
+    );
     site.kustomization("site", json!({"suspend": true})).await;
     repo.write("new.yaml", &config_map("new", "1"));
     let third = repo.push();
     site.fetch_now();
-    site.wait("GitRepository", "flux-system", "site", "fetched", |o| o["status"]["artifact"]["revision"].as_str().unwrap_or_default().ends_with(&third)).await;
+    site.wait("GitRepository", "flux-system", "site", "fetched", |o| {
+        o["status"]["artifact"]["revision"]
+            .as_str()
+            .unwrap_or_default()
+            .ends_with(&third)
+    })
+    .await;
     site.kustomization("site", json!({"suspend": false})).await;
     site.applied("site", &third).await;
     assert!(site.config_map("new").await.is_some());
@@ -232,7 +382,10 @@ async fn a_request_runs_at_once_and_is_acknowledged() {
     }
     site.applied("site", &second).await;
     for kind in ["GitRepository", "Kustomization"] {
-        site.wait(kind, "flux-system", "site", "acknowledged", |o| o["status"]["lastHandledReconcileAt"] == "now").await;
+        site.wait(kind, "flux-system", "site", "acknowledged", |o| {
+            o["status"]["lastHandledReconcileAt"] == "now"
+        })
+        .await;
     }
     site.stop().await;
 }

@@ -1,6 +1,5 @@
 //! A host's API in memory with GitOps running on it, and repositories to push to.
 
-
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -43,8 +42,11 @@ impl Site {
 
     /// Starts on what is there already, as after a restart of the daemon.
     pub(crate) async fn start_with(dir: tempfile::TempDir, store: Arc<dyn Store>) -> Self {
-        let api = Api::new(Arc::new(Registry::builtin()), store, Clock::system()).with_admission(Arc::new(GitOwned));
-        api.ensure_namespaces(&["default", "esx-system", "flux-system"]).await.unwrap();
+        let api = Api::new(Arc::new(Registry::builtin()), store, Clock::system())
+            .with_admission(Arc::new(GitOwned));
+        api.ensure_namespaces(&["default", "esx-system", "flux-system"])
+            .await
+            .unwrap();
         let mut config = Config::new(dir.path().join("state"), dir.path().join("run"));
         config.health_interval = Duration::from_millis(200);
         let engine = Engine::new(&api, config, &Metrics::new(), Clock::system());
@@ -54,7 +56,14 @@ impl Site {
             let _ = stopped.await;
         }));
         let client = Client::new(api.clone(), "test");
-        Self { dir, api, client, signal, stop: Some(stop), task: Some(task) }
+        Self {
+            dir,
+            api,
+            client,
+            signal,
+            stop: Some(stop),
+            task: Some(task),
+        }
     }
 
     /// Stops and gives back what outlives a restart.
@@ -89,14 +98,25 @@ impl Site {
     }
 
     /// Waits until an object (null if absent) is as `level` says.
-    pub(crate) async fn wait(&self, kind: &str, namespace: &str, name: &str, what: &str, level: impl Fn(&Value) -> bool) -> Object {
+    pub(crate) async fn wait(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        what: &str,
+        level: impl Fn(&Value) -> bool,
+    ) -> Object {
         let until = tokio::time::Instant::now() + PATIENCE;
         loop {
             let object = self.get(kind, namespace, name).await.unwrap_or_default();
             if level(&object) {
                 return object;
             }
-            assert!(tokio::time::Instant::now() < until, "not {what} in time: {}", serde_json::to_string_pretty(&object).unwrap());
+            assert!(
+                tokio::time::Instant::now() < until,
+                "not {what} in time: {}",
+                serde_json::to_string_pretty(&object).unwrap()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -104,14 +124,21 @@ impl Site {
     /// Waits until the Kustomization has applied a commit.
     pub(crate) async fn applied(&self, name: &str, commit: &str) -> Object {
         self.wait("Kustomization", "flux-system", name, "applied", |o| {
-            o["status"]["lastAppliedRevision"].as_str().is_some_and(|r| r.ends_with(commit)) && ready(o) == ("True".into(), "ReconciliationSucceeded".into())
+            o["status"]["lastAppliedRevision"]
+                .as_str()
+                .is_some_and(|r| r.ends_with(commit))
+                && ready(o) == ("True".into(), "ReconciliationSucceeded".into())
         })
         .await
     }
 
     /// Waits until an object's Ready condition has a status and reason; gives the message.
     pub(crate) async fn ready_is(&self, kind: &str, name: &str, status: &str, reason: &str) -> String {
-        let object = self.wait(kind, "flux-system", name, reason, |o| ready(o) == (status.into(), reason.into())).await;
+        let object = self
+            .wait(kind, "flux-system", name, reason, |o| {
+                ready(o) == (status.into(), reason.into())
+            })
+            .await;
         message(&object)
     }
 
@@ -138,9 +165,19 @@ impl Site {
     /// Writes an object as somebody else.
     pub(crate) async fn write_as(&self, caller: &Caller, object: &Object) {
         let gvr = gvr(kinds::object::kind(object));
-        let target = Target::new(&gvr, kinds::object::namespace(object), kinds::object::name(object));
-        let options = WriteOptions { manager: "kubectl-edit".into(), ..WriteOptions::default() };
-        self.api.update(caller, target, object.clone(), &options).await.unwrap();
+        let target = Target::new(
+            &gvr,
+            kinds::object::namespace(object),
+            kinds::object::name(object),
+        );
+        let options = WriteOptions {
+            manager: "kubectl-edit".into(),
+            ..WriteOptions::default()
+        };
+        self.api
+            .update(caller, target, object.clone(), &options)
+            .await
+            .unwrap();
     }
 
     pub(crate) fn fetch_now(&self) {
@@ -158,12 +195,22 @@ pub(crate) fn break_glass() -> Caller {
 
 pub(crate) fn gvr(kind: &str) -> Gvr {
     let registry = Registry::builtin();
-    registry.iter().find(|k| k.kind == kind && k.group != "events.k8s.io").unwrap().gvr()
+    registry
+        .iter()
+        .find(|k| k.kind == kind && k.group != "events.k8s.io")
+        .unwrap()
+        .gvr()
 }
 
 fn ready_condition(object: &Value) -> Value {
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.into_iter().find(|c| c["type"] == "Ready").unwrap_or_default()
+    let conditions = object["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    conditions
+        .into_iter()
+        .find(|c| c["type"] == "Ready")
+        .unwrap_or_default()
 }
 
 pub(crate) fn ready(object: &Value) -> (String, String) {
@@ -173,7 +220,10 @@ pub(crate) fn ready(object: &Value) -> (String, String) {
 }
 
 pub(crate) fn message(object: &Value) -> String {
-    ready_condition(object)["message"].as_str().unwrap_or_default().to_owned()
+    ready_condition(object)["message"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// A repository to push to, and a work tree to push from.
@@ -183,8 +233,13 @@ pub(crate) struct Repo {
 
 impl Repo {
     pub(crate) fn new() -> Self {
-        let repo = Self { dir: tempfile::tempdir().unwrap() };
-        run(repo.dir.path(), &["init", "-q", "--bare", "-b", "main", "site.git"]);
+        let repo = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        run(
+            repo.dir.path(),
+            &["init", "-q", "--bare", "-b", "main", "site.git"],
+        );
         run(&repo.bare(), &["config", "http.receivepack", "true"]);
         run(repo.dir.path(), &["init", "-q", "-b", "main", "work"]);
         repo
@@ -221,7 +276,10 @@ impl Repo {
     /// Commits everything and pushes; gives the commit.
     pub(crate) fn push(&self) -> String {
         self.commit();
-        run(&self.work(), &["push", "-q", "--force", "../site.git", "HEAD:main"]);
+        run(
+            &self.work(),
+            &["push", "-q", "--force", "../site.git", "HEAD:main"],
+        );
         self.head()
     }
 
@@ -243,13 +301,24 @@ impl Repo {
 pub(crate) fn run(dir: &Path, args: &[&str]) -> String {
     let out = Command::new("git")
         .current_dir(dir)
-        .args(["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "protocol.file.allow=always"])
+        .args([
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@example.com",
+            "-c",
+            "protocol.file.allow=always",
+        ])
         .args(args)
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .output()
         .unwrap();
-    assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "git {args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8_lossy(&out.stdout).trim().to_owned()
 }
 

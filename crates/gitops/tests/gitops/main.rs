@@ -2,3 +2,6 @@
 
 mod apply;
 mod common;
+mod http;
+mod source;
+mod speed;
