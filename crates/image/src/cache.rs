@@ -395,7 +395,7 @@ impl Inner {
             let _ = fs::remove_dir_all(&work);
         }
         installed?;
-        self.lookup(image).ok_or_else(|| Error::Closed { image: name })
+        self.lookup(image).ok_or(Error::Closed { image: name })
     }
 
     /// Makes what was imported an image, by one rename.

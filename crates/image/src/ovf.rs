@@ -274,10 +274,11 @@ impl Parser {
             ("VirtualHardwareSection", "Item" | "StorageItem" | "EthernetPortItem") => {
                 self.item = Some(Item::default());
             }
-            ("VirtualHardwareSection", "Config") if get("key").eq_ignore_ascii_case("firmware") => {
-                if get("value").eq_ignore_ascii_case("efi") {
-                    self.ovf.info.firmware = Firmware::Efi;
-                }
+            ("VirtualHardwareSection", "Config")
+                if get("key").eq_ignore_ascii_case("firmware")
+                    && get("value").eq_ignore_ascii_case("efi") =>
+            {
+                self.ovf.info.firmware = Firmware::Efi;
             }
             (_, "ProductSection") => self.product = (get("class"), get("instance")),
             ("ProductSection", "Property") => {

@@ -21,7 +21,12 @@ fn units() {
 fn what_is_wrong_is_said() {
     let of = |text: &str| parse(text).unwrap_err();
     assert!(of(&MACHINE.replace("</References>", "</Reference>")).contains("malformed at byte"));
-    assert!(of(&MACHINE.replace("@CAPACITY@", "1").replace("fileRef=\"file1\"", "fileRef=\"file2\"")).contains("not declared"));
+    assert!(
+        of(&MACHINE
+            .replace("@CAPACITY@", "1")
+            .replace("fileRef=\"file1\"", "fileRef=\"file2\""))
+        .contains("not declared")
+    );
     assert!(of(&MACHINE.replace("@CAPACITY@", "many")).contains("without a usable capacity"));
     assert!(of("<E><VirtualSystemCollection/></E>").contains("collection"));
     assert!(of("<E><VirtualSystem/><VirtualSystem/></E>").contains("more than one"));

@@ -77,9 +77,8 @@ fn read(head: &[u8]) -> Option<Result<u64, ProbeError>> {
             DATA_FILE_NAME => return refers("an external data file"),
             BACKING_FORMAT => return refers("a backing file"),
             _ => {
-                at = at
-                    .checked_add(8)?
-                    .checked_add(length.checked_next_multiple_of(8)?)?
+                let padded = length.checked_next_multiple_of(8)?;
+                at = at.checked_add(8)?.checked_add(padded)?;
             }
         }
     }

@@ -67,6 +67,22 @@ async fn an_image_is_fetched_once_and_needs_no_network_afterwards() {
     assert_eq!(again, got[0], "with the server gone");
 }
 
+/// Those who ask do so from tasks.
+#[tokio::test]
+async fn asking_can_move_between_threads() {
+    fn send<T: Send>(future: T) -> T {
+        future
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let cache = open(dir.path(), vec![]);
+    let (sender, _receiver) = tokio::sync::watch::channel(String::new());
+    let image = reference("nowhere.img");
+    let ask = send(cache.ensure(&image, |p| {
+        sender.send_replace(p.to_string());
+    }));
+    assert!(matches!(ask.await, Err(Error::NotFound { .. })));
+}
+
 #[tokio::test]
 async fn a_cut_download_goes_on_where_it_was() {
     let dir = tempfile::tempdir().unwrap();
