@@ -84,7 +84,8 @@ impl Applier<'_> {
                 let wake = self.shared.wake_key(self.key.clone());
                 self.machine
                     .image
-                    .begin(self.shared.images.clone(), self.desired.image.clone(), wake);
+                    .begin(self.shared.images.clone(), self.desired.image.clone(), wake)
+                    .await;
                 Ok(())
             }
             Action::MakeDisks(image) => self.make_disks(image).await,

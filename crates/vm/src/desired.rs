@@ -367,13 +367,12 @@ fn nic_model(card_type: &str, annotation: Option<&str>) -> &'static str {
 }
 
 fn firmware(vm: &Object, class: &Class) -> Option<Firmware> {
-    let by_annotation = match object::annotation(vm, &format!("{ANNOTATION}firmware"))? {
-        "efi" if class.secure_boot => Firmware::EfiSecure,
-        "efi" => Firmware::Efi,
-        "bios" => Firmware::Bios,
-        _ => return class.firmware(),
-    };
-    Some(by_annotation)
+    match object::annotation(vm, &format!("{ANNOTATION}firmware")) {
+        Some("efi") if class.secure_boot => Some(Firmware::EfiSecure),
+        Some("efi") => Some(Firmware::Efi),
+        Some("bios") => Some(Firmware::Bios),
+        _ => class.firmware(),
+    }
 }
 
 fn disk_bus(vm: &Object, notes: &mut Vec<String>) -> DiskBus {

@@ -44,3 +44,33 @@ pub trait Images: Send + Sync + 'static {
     /// Brings an image into the cache; there already is quick. `progress` is told what goes on, for people.
     async fn ensure(&self, reference: &str, progress: &watch::Sender<String>) -> Result<Image, ImageError>;
 }
+
+#[async_trait]
+impl Images for image::Cache {
+    async fn ensure(&self, reference: &str, progress: &watch::Sender<String>) -> Result<Image, ImageError> {
+        let sort = |error: image::Error| {
+            let message = telemetry::chain(&error).to_string();
+            match error {
+                image::Error::NotFound { .. } | image::Error::BadReference { .. } => {
+                    ImageError::NotFound(message)
+                }
+                _ => ImageError::NotReady(message),
+            }
+        };
+        let name = image::ImageRef::parse(reference).map_err(sort)?;
+        let tell = |so_far: image::Progress| {
+            progress.send_replace(so_far.to_string());
+        };
+        let cached = Self::ensure(self, &name, tell).await.map_err(sort)?;
+        let disks = cached.disks.into_iter().map(|disk| ImageDisk {
+            path: disk.path,
+            format: disk.format.as_str().into(),
+            bytes: disk.virtual_size,
+        });
+        Ok(Image {
+            disks: disks.collect(),
+            digest: cached.digest,
+            efi: cached.ovf.is_some_and(|ovf| ovf.firmware == image::Firmware::Efi),
+        })
+    }
+}

@@ -66,6 +66,7 @@ use std::path::{Path, PathBuf};
 
 pub use driver::{Config, FINALIZER, Vms};
 pub use images::{Image, ImageDisk, ImageError, Images};
+pub use record::images_in_use;
 
 /// The socket of a virtual machine's serial console: bytes both ways, one client at a time. It exists while the
 /// virtual machine runs. `None` for names that can't be.

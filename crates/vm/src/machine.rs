@@ -165,6 +165,8 @@ fn lock(state: &Mutex<ImageState>) -> MutexGuard<'_, ImageState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// An image that is in the cache is found in less.
+const CACHED: Duration = Duration::from_millis(100);
 /// People do not read faster.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(2);
 
@@ -185,8 +187,8 @@ impl Fetch {
         }
     }
 
-    /// Begins to fetch.
-    pub(crate) fn begin(&mut self, images: Arc<dyn Images>, reference: String, wake: Wake) {
+    /// Begins to fetch, and waits a moment: an image that is in the cache is there at once.
+    pub(crate) async fn begin(&mut self, images: Arc<dyn Images>, reference: String, wake: Wake) {
         self.counted = false;
         *lock(&self.shared) = ImageState::Working(format!("image {reference:?} is being fetched"));
         let shared = self.shared.clone();
@@ -215,6 +217,7 @@ impl Fetch {
             wake();
         });
         self.task = Some(task.abort_handle());
+        let _ = tokio::time::timeout(CACHED, task).await;
     }
 
     /// Forgets the image: its disks have been made.

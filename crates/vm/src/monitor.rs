@@ -377,3 +377,6 @@ impl Sensed {
             .find_map(|mac| self.addresses(mac).first().map(|a| a.ip))
     }
 }
+
+#[cfg(test)]
+mod tests;

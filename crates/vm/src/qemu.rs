@@ -33,6 +33,9 @@ pub struct Installation {
     pub firmware: PathBuf,
     /// Whether the kernel can move packets for virtio cards itself.
     pub vhost: bool,
+    /// Whether guests may leave checksums and segmentation to the host. A userspace switch passes such packets on
+    /// as they are, and nobody completes them.
+    pub offload: bool,
 }
 
 impl Default for Installation {
@@ -43,6 +46,7 @@ impl Default for Installation {
             image_tool: "qemu-img".into(),
             firmware: "/usr/share/OVMF".into(),
             vhost: Path::new("/dev/vhost-net").exists(),
+            offload: true,
         }
     }
 }
@@ -82,15 +86,17 @@ pub fn arguments(launch: &Launch, paths: &Paths, installation: &Installation) ->
         line.add("-device", format!("ide-cd,bus=ide.{CD_PORT},drive=cd,id=dev-cd"));
     }
     for (index, nic) in launch.hardware.nics.iter().enumerate() {
-        let vhost = if installation.vhost && kvm && nic.model == "virtio-net-pci" {
+        let vhost = if installation.vhost && installation.offload && kvm && nic.model == "virtio-net-pci" {
             ",vhost=on"
         } else {
             ""
         };
+        // Without the virtio header on the tap, QEMU offers the guest no offloads.
+        let header = if installation.offload { "" } else { ",vnet_hdr=off" };
         line.add(
             "-netdev",
             format!(
-                "tap,id=net{index},ifname={},script=no,downscript=no{vhost}",
+                "tap,id=net{index},ifname={},script=no,downscript=no{header}{vhost}",
                 nic.tap
             ),
         );
@@ -248,3 +254,6 @@ impl Line {
         self.add(name, value.to_string());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! Each is written whole to a new file that replaces the old one, so a cut of power leaves the one or the other.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write},
     path::{Path, PathBuf},
 };
@@ -250,5 +251,15 @@ pub fn all(state_dir: &Path) -> Vec<Record> {
     entries(state_dir.join("vms"))
         .flat_map(entries)
         .filter_map(|path| read(&path.join("vm.json")))
+        .collect()
+}
+
+/// The image files that disks of virtual machines rest on: they must stay in the cache.
+#[must_use]
+pub fn images_in_use(state_dir: &Path) -> BTreeSet<PathBuf> {
+    all(state_dir)
+        .into_iter()
+        .flat_map(|record| record.disks)
+        .filter_map(|disk| disk.backing)
         .collect()
 }

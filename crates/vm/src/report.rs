@@ -345,3 +345,6 @@ pub(crate) fn unknown_fields(paths: Vec<String>) -> Vec<String> {
 pub(crate) fn has_finalizer(vm: &Object, finalizer: &str) -> bool {
     object::finalizers(vm).contains(&finalizer)
 }
+
+#[cfg(test)]
+mod tests;

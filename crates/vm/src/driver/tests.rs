@@ -17,7 +17,7 @@ async fn a_virtual_machine_from_its_object_to_a_running_guest_and_away() {
         "polite",
         json!({"networkInterfaces": [{"network": "VM Network"}, {"ethernetCardType": "e1000"}]}),
     );
-    let vm = lab.until_ready("till").await;
+    let vm = lab.until_running("till").await;
     eprintln!("from object to Ready: {:?}", begin.elapsed());
     assert!(held(&vm));
     let status = &vm["status"];
@@ -118,7 +118,7 @@ async fn what_is_missing_is_named_and_cured_when_it_appears() {
         .unwrap()
         .insert("absent.ova".into(), image);
     // The image is tried again after a back-off of five seconds.
-    lab.until_ready("till").await;
+    lab.until_running("till").await;
     assert!(there(lab.paths("till").cd()) && lab.launch("till").cd);
 }
 
@@ -126,7 +126,7 @@ async fn what_is_missing_is_named_and_cured_when_it_appears() {
 async fn a_killed_qemu_is_started_again_and_the_event_says_so() {
     let lab = Lab::new();
     lab.create("till", "deaf", json!({}));
-    lab.until_ready("till").await;
+    lab.until_running("till").await;
     let pid = lab.pid("till");
     let kill = |pid| {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap()
@@ -140,7 +140,7 @@ async fn a_killed_qemu_is_started_again_and_the_event_says_so() {
         "seen after {:?}",
         begin.elapsed()
     );
-    lab.until_ready("till").await;
+    lab.until_running("till").await;
     assert!(begin.elapsed() >= Duration::from_secs(1) && lab.pid("till") != pid);
     assert_eq!(
         lab.events("Ended"),
@@ -168,7 +168,7 @@ async fn a_guest_that_switches_itself_off_is_started_again() {
 async fn a_new_daemon_adopts_what_runs_and_sees_it_end() {
     let mut lab = Lab::new();
     lab.create("till", "deaf", json!({"networkInterfaces": [{}]}));
-    lab.until_ready("till").await;
+    lab.until_running("till").await;
     let (pid, ports) = (lab.pid("till"), lab.ports.borrow().clone());
     lab.kill();
     assert_eq!(lab.qemus(), [pid]);
@@ -179,7 +179,7 @@ async fn a_new_daemon_adopts_what_runs_and_sees_it_end() {
         ports,
         "published before anything else happens"
     );
-    lab.until_ready("till").await;
+    lab.until_running("till").await;
     // A change shows that the new one is in charge, and that the old QEMU is the one that is told.
     lab.change("till", json!({"powerState": "poweredOff"}));
     lab.until("till", |vm| vm["status"]["powerState"] == "poweredOff")
@@ -189,7 +189,7 @@ async fn a_new_daemon_adopts_what_runs_and_sees_it_end() {
 
     // One that ended while nobody looked is started again.
     lab.change("till", json!({"powerState": "poweredOn"}));
-    lab.until_ready("till").await;
+    lab.until_running("till").await;
     let pid = lab.pid("till");
     lab.kill();
     let process = crate::sys::process_open(pid).unwrap();
@@ -200,7 +200,7 @@ async fn a_new_daemon_adopts_what_runs_and_sees_it_end() {
     lab.start();
     lab.until("till", |_| lab.events("Started").len() == 2).await;
     assert_eq!(lab.events("Ended").len(), 1);
-    lab.until_ready("till").await;
+    lab.until_running("till").await;
     assert_ne!(lab.pid("till"), pid);
 }
 
@@ -209,8 +209,8 @@ async fn soft_power_off_asks_the_guest_and_try_soft_loses_patience() {
     let lab = Lab::new();
     lab.create("polite", "polite", json!({"powerOffMode": "soft"}));
     lab.create("deaf", "deaf", json!({"powerOffMode": "trySoft"}));
-    lab.until_ready("polite").await;
-    lab.until_ready("deaf").await;
+    lab.until_running("polite").await;
+    lab.until_running("deaf").await;
     let log = lab.paths("polite").console_log();
     while !std::fs::read_to_string(&log).is_ok_and(|log| log.contains("UP")) {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -238,7 +238,7 @@ async fn soft_power_off_asks_the_guest_and_try_soft_loses_patience() {
 async fn a_restart_is_done_once_and_takes_a_changed_class_with_it() {
     let lab = Lab::new();
     lab.create("till", "deaf", json!({}));
-    lab.until_ready("till").await;
+    lab.until_running("till").await;
     let pid = lab.pid("till");
     lab.class("tiny", "24Mi");
     let vm = lab
@@ -249,7 +249,7 @@ async fn a_restart_is_done_once_and_takes_a_changed_class_with_it() {
     lab.change("till", json!({"nextRestartTime": "2026-01-02T03:05:00Z"}));
     let vm = lab
         .until("till", |vm| {
-            vm["status"]["lastRestartTime"].is_string() && condition(vm, "Ready", "status") == "True"
+            vm["status"]["lastRestartTime"].is_string() && condition(vm, "Ready", "reason") == "Running"
         })
         .await;
     assert_eq!(vm["status"]["lastRestartTime"], "2026-01-02T03:05:05Z");
@@ -267,7 +267,7 @@ async fn a_suspended_guest_is_on_disk_and_goes_on_where_it_was() {
         "polite",
         json!({"volumes": [{"name": "data", "vSphereVolume": {"capacity": {"ephemeral-storage": "1Mi"}}}]}),
     );
-    lab.until_ready("till").await;
+    lab.until_running("till").await;
     let log = lab.paths("till").console_log();
     let lines = || {
         std::fs::read_to_string(&log)
@@ -323,7 +323,7 @@ async fn disks_grow_and_never_shrink() {
         "{message}"
     );
     lab.change("till", volumes("4Mi", "2Mi"));
-    let vm = lab.until_ready("till").await;
+    let vm = lab.until_running("till").await;
     assert!(vm["status"]["warnings"].to_string().contains("claim"));
     assert_eq!(lab.launch("till").disks, 2);
     // While it runs, too.
@@ -378,7 +378,7 @@ async fn wherever_the_daemon_is_ended_the_next_one_ends_right() {
         tokio::time::sleep(Duration::from_millis(round * 17)).await;
         lab.kill();
         lab.start();
-        lab.until_ready("till").await;
+        lab.until_running("till").await;
         assert_eq!(lab.qemus().len(), 1, "round {round}");
         lab.delete("till");
         tokio::time::sleep(Duration::from_millis(round * 3)).await;

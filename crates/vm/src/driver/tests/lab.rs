@@ -332,8 +332,8 @@ impl Lab {
         }
     }
 
-    pub(super) async fn until_ready(&self, name: &str) -> Value {
-        self.until(name, |vm| condition(vm, "Ready", "status") == "True")
+    pub(super) async fn until_running(&self, name: &str) -> Value {
+        self.until(name, |vm| condition(vm, "Ready", "reason") == "Running")
             .await
     }
 
@@ -355,11 +355,17 @@ impl Lab {
 
     /// QEMU's process number.
     pub(super) fn pid(&self, name: &str) -> i32 {
-        std::fs::read_to_string(self.paths(name).pid())
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap()
+        let path = self.paths(name).pid();
+        let text = std::fs::read_to_string(&path);
+        let text = text.unwrap_or_else(|e| {
+            panic!(
+                "{e}: {:?}\n{:#?}\n{:#}",
+                self.qemus(),
+                self.site.events.lock().unwrap(),
+                self.site.vm(name).unwrap()
+            )
+        });
+        text.trim().parse().unwrap()
     }
 
     /// The processes of QEMUs of this lab.
