@@ -21,6 +21,7 @@
 //! | [`core`], [`vm`], [`flux`], [`host`] | the kinds as types, for the domains that act on them |
 //! | [`condition`] | status conditions |
 //! | [`quantity`], [`duration`] | `8Gi`, `2000m`; `1h30m` |
+//! | [`reference`] | the reference of the kinds as Markdown |
 //! | [`network`] | what the network and its users tell each other |
 
 pub mod columns;
@@ -36,6 +37,7 @@ pub mod metadata;
 pub mod network;
 pub mod object;
 pub mod quantity;
+pub mod reference;
 pub mod registry;
 mod rules;
 mod schema;

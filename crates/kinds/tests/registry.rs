@@ -177,3 +177,22 @@ fn loading_is_quick() {
     // The aim is 20 ms in a release build; a debug build on a busy machine is several times slower.
     assert!(took.as_millis() < 200, "{took:?}");
 }
+
+#[test]
+fn the_reference_has_every_kind_and_field() {
+    let page = kinds::reference::markdown(&Registry::builtin());
+    for part in [
+        "## VirtualMachine (vmoperator.vmware.com/v1alpha1)",
+        "| `spec.networkInterfaces[].networkName` | text |  |",
+        "| `spec.imageName` | text | required |",
+        "| `spec.hardware.memory` | quantity |",
+        "| `esx.network_vss.switches[].port_groups[].vlan_id` | whole number |",
+        "At most 4095.",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert_eq!(
+        page.matches("\n## ").count(),
+        Registry::builtin().iter().count() + 1
+    );
+}
