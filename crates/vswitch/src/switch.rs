@@ -127,6 +127,8 @@ struct Installed {
     uuid: String,
     flows: Flows,
     lanes: Lanes,
+    /// Somebody changed the flows: all are to be given again.
+    lost: bool,
 }
 
 impl VSwitch {

@@ -189,3 +189,31 @@ fn a_new_vswitchd_gets_its_flows() {
         assert!(a.reaches("10.0.0.100"));
     });
 }
+
+#[test]
+fn flows_that_somebody_deleted_or_added_are_put_right() {
+    in_namespace(|| async {
+        let (host, switch, _out, a, profile) = lab(json!({})).await;
+        for damage in [
+            "del-flows s",
+            "add-flow s priority=65535,actions=drop",
+            "mod-flows s table=20,actions=drop",
+        ] {
+            host.ofctl(damage);
+            wait_for(&format!("the repair of {damage}"), || {
+                let flows = host.ofctl("--no-stats dump-flows s");
+                let emptied = flows
+                    .lines()
+                    .any(|l| l.contains("table=20,") && l.contains("actions=drop"));
+                flows.contains(&format!("dl_src={A}")) && !flows.contains("priority=65535") && !emptied
+            })
+            .await;
+            let report = reconcile(&switch, &profile).await;
+            assert!(
+                report.changes.iter().all(|c| c.drift) && !report.changes.is_empty(),
+                "{report:?}"
+            );
+            assert!(a.reaches("10.0.0.100"), "after {damage}");
+        }
+    });
+}

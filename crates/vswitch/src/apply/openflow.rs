@@ -2,7 +2,13 @@
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
-use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStderr, ChildStdout, Command},
+    time::timeout,
+};
+
+use crate::plan::flows::LEARNED;
 
 /// The first version with bundles of packets and flows.
 const VERSION: &str = "OpenFlow14";
@@ -25,6 +31,38 @@ pub enum OfctlError {
         /// What it said.
         message: String,
     },
+}
+
+/// Changes of a bridge's flows, ours and others'.
+pub struct FlowEvents {
+    _child: Child,
+    /// What it says once, when it begins to watch.
+    start: Option<Lines<BufReader<ChildStdout>>>,
+    events: Option<Lines<BufReader<ChildStderr>>>,
+}
+
+impl FlowEvents {
+    /// Waits for a change that is not something the switch learned; false when the bridge or its daemon is gone.
+    /// The beginning of the watch counts as one: what happened before must be looked for.
+    pub async fn changed(&mut self) -> bool {
+        if let Some(mut start) = self.start.take() {
+            return matches!(start.next_line().await, Ok(Some(_)));
+        }
+        let Some(lines) = &mut self.events else {
+            return false;
+        };
+        while let Ok(Some(line)) = lines.next_line().await {
+            if line.contains("event=") && !learned(&line) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn learned(line: &str) -> bool {
+    line.split([',', ' '])
+        .any(|word| word.strip_prefix("cookie=") == Some(LEARNED))
 }
 
 /// Runs `ovs-ofctl` against the vswitchd of one run directory.
@@ -52,13 +90,42 @@ impl OpenFlow {
             .map(drop)
     }
 
-    /// Whether the flows of a bridge are other than these.
+    /// Whether the flows of a bridge are other than these; what it learned by itself does not count.
     ///
     /// # Errors
     /// See [`OfctlError`].
     pub async fn differs(&self, bridge: &str, file: &str) -> Result<bool, OfctlError> {
         // 2 says that there are differences.
-        Ok(self.run(&["diff-flows", bridge, "-"], file, &[0, 2]).await?.0 == 2)
+        let (_, text) = self
+            .run(&["--no-names", "diff-flows", bridge, "/dev/stdin"], file, &[0, 2])
+            .await?;
+        Ok(text
+            .lines()
+            .any(|line| line.starts_with(['+', '-']) && !learned(line)))
+    }
+
+    /// Starts to tell about changes of a bridge's flows, a line for each.
+    ///
+    /// # Errors
+    /// See [`OfctlError`].
+    pub fn monitor(&self, bridge: &str) -> Result<FlowEvents, OfctlError> {
+        // It prints its first answer on standard output, and what it sees from then on on standard error.
+        let mut child = Command::new("ovs-ofctl")
+            .env("OVS_RUNDIR", &self.rundir)
+            .args(["monitor", bridge, "watch:!initial"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(OfctlError::Run)?;
+        let start = child.stdout.take().map(|out| BufReader::new(out).lines());
+        let events = child.stderr.take().map(|out| BufReader::new(out).lines());
+        Ok(FlowEvents {
+            _child: child,
+            start,
+            events,
+        })
     }
 
     /// Carries out a bundle: flows and packets, all or nothing.

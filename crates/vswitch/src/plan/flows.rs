@@ -88,6 +88,17 @@ pub fn flows(ports: &[LocalPort], uplinks: &BTreeMap<String, u32>, lanes: &Lanes
     builder.flows
 }
 
+/// A port that may take other addresses is answered at them, for as long as it uses them.
+fn learn() -> String {
+    let entry = |table: u8, lane: &str| {
+        format!(
+            "learn(table={table},idle_timeout=300,priority=10,cookie={LEARNED},{lane}NXM_NX_REG3[],\
+             NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:NXM_OF_IN_PORT[]->NXM_NX_REG5[0..15]),"
+        )
+    };
+    entry(22, "") + &entry(32, "NXM_NX_REG0[],")
+}
+
 fn vlan_register(vlan_id: u16) -> u32 {
     if vlan_id == 0 {
         0
@@ -133,18 +144,12 @@ impl Builder<'_> {
             // A tag of VLAN 0 is a priority, not a VLAN: it must win over "any tag".
             let more = u16::from(vlan.ends_with("0x1fff"));
             if port.security.forged_transmits {
-                let learn = if port.security.mac_changes {
-                    self.learn()
-                } else {
-                    String::new()
-                };
+                // A port that hears everything needs no entry to be reached.
+                let learns = port.security.mac_changes && !port.security.allow_promiscuous;
+                let learn = if learns { learn() } else { String::new() };
                 let source = format!("in_port={number},{vlan}");
-                self.add(
-                    0,
-                    80 + more,
-                    &source,
-                    &accept.replace("goto_table:20", &format!("{learn}goto_table:20")),
-                );
+                let other = accept.replace("goto_table:20", &format!("{learn}goto_table:20"));
+                self.add(0, 80 + more, &source, &other);
                 self.add(0, 90 + more, &format!("{source},dl_src={mac}"), &accept);
             } else {
                 let source = format!("in_port={number},{vlan},dl_src={mac}");
@@ -153,17 +158,6 @@ impl Builder<'_> {
                 self.add(0, 90 + more, &source, &accept);
             }
         }
-    }
-
-    /// A port that may take other addresses is answered at them, for as long as it uses them.
-    fn learn(&self) -> String {
-        let entry = |table: u8, lane: &str| {
-            format!(
-                "learn(table={table},idle_timeout=300,priority=10,cookie=0x5e1d,{lane}NXM_NX_REG3[],\
-                 NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:NXM_OF_IN_PORT[]->NXM_NX_REG5[0..15]),"
-            )
-        };
-        entry(22, "") + &entry(32, "NXM_NX_REG0[],")
     }
 
     /// Actions that bring a frame to ports: access ports first, then trunks.
@@ -410,6 +404,9 @@ pub fn file(flows: &Flows) -> String {
         .map(|(key, actions)| format!("cookie={COOKIE},{key},actions={actions}\n"))
         .collect()
 }
+
+/// The mark on flows that the switch adds by itself.
+pub const LEARNED: &str = "0x5e1d";
 
 /// The mark on our flows.
 pub const COOKIE: &str = "0x5e1ed6e";

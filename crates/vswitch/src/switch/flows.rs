@@ -103,7 +103,7 @@ impl Inner {
             .filter(|port| !known(port) || lanes.get(&port.lane) != before.get(&port.lane));
         let mut announcements = announce(news, &uplinks, &lanes);
         match &old {
-            Some(old) => {
+            Some(old) if !old.lost => {
                 let mut bundle = difference(&old.flows, &new);
                 bundle.append(&mut announcements);
                 if !bundle.is_empty() {
@@ -111,7 +111,7 @@ impl Inner {
                     self.metrics.flow_changes.inc_by(bundle.len() as u64);
                 }
             }
-            None => {
+            _ => {
                 self.openflow.replace(&switch.bridge, &file(&new)).await?;
                 if !announcements.is_empty() {
                     self.openflow.bundle(&switch.bridge, &announcements).await?;
@@ -125,6 +125,7 @@ impl Inner {
             uuid: bridge.uuid.clone(),
             flows: new,
             lanes,
+            lost: false,
         })
     }
 
