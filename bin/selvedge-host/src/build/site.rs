@@ -13,7 +13,7 @@ use kinds::{
 };
 use reconcile::{Driver, Options, Wake, queue};
 use tokio::{sync::watch, task::JoinSet};
-use vm::{Vms, accelerator::Choice};
+use vm::{Vms, accelerator::Choice, qemu::Installation};
 
 use super::{Parts, images::CachedImages};
 use crate::{
