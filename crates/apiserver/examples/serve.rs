@@ -10,7 +10,7 @@ use apiserver::{
     tls::{Tls, TlsOptions},
 };
 use kinds::registry::Registry;
-use store::sqlite::{Options, SqliteStore};
+use store::{Options, SqliteStore};
 use telemetry::{Clock, Metrics};
 use tokio::net::{TcpListener, UnixListener};
 

@@ -44,6 +44,9 @@ pub(crate) struct OpenApi {
     pub(crate) v2_protobuf: Document,
 }
 
+/// The paths and the schemas of a group version.
+type Parts = (Map<String, Value>, Map<String, Value>);
+
 impl Document {
     fn new(content: &[u8]) -> Self {
         let digest = Sha256::digest(content);
@@ -78,7 +81,7 @@ impl Document {
 impl OpenApi {
     /// The documents of a registry.
     pub(crate) fn of(registry: &Registry, version: &str) -> Self {
-        let mut groups: BTreeMap<String, (Map<String, Value>, Map<String, Value>)> = BTreeMap::new();
+        let mut groups: BTreeMap<String, Parts> = BTreeMap::new();
         for kind in registry.iter() {
             for version in &kind.versions {
                 let key = gv_key(&kind.group, &version.name);

@@ -84,7 +84,7 @@ async fn renew(state: Arc<State>, tls: Arc<Tls>) {
             Ok(Ok(true)) => tracing::info!("certificates were renewed"),
             Ok(Ok(false)) | Err(_) => {}
             Ok(Err(error)) => {
-                tracing::error!(error = %telemetry::chain(&error), "certificates can't be renewed")
+                tracing::error!(error = %telemetry::chain(&error), "certificates can't be renewed");
             }
         }
     }
@@ -156,7 +156,7 @@ async fn begin(state: Arc<State>, accepted: Accepted) {
             let own = nix::unistd::geteuid().as_raw();
             match stream.peer_cred() {
                 Ok(peer) if peer.uid() == 0 || peer.uid() == own => {
-                    serve(state, stream, Peer::local_admin()).await
+                    serve(state, stream, Peer::local_admin()).await;
                 }
                 Ok(peer) => tracing::warn!(
                     uid = peer.uid(),

@@ -182,7 +182,7 @@ impl Operation<'_> {
         };
         match self.action.as_str() {
             "post" | "put" => {
-                operation["requestBody"] = body(&["application/json", "application/yaml"], &own)
+                operation["requestBody"] = body(&["application/json", "application/yaml"], &own);
             }
             "patch" => operation["requestBody"] = body(&patch_types(kind), schemas::PATCH),
             "delete" => {

@@ -79,7 +79,10 @@ pub(super) fn add(components: &mut Map<String, Value>, kind: &KindDef, version: 
 
 const API_VERSION: &str = "Group and version of the form that the object is written in.";
 const KIND: &str = "What the object is, as a word in camel case.";
-const SHARED: [(&str, fn() -> Value); 4] = [
+/// A name and what makes the schema.
+type Shared = (&'static str, fn() -> Value);
+
+const SHARED: [Shared; 4] = [
     (LIST_META, list_meta),
     (STATUS, status),
     (DELETE_OPTIONS, delete_options),

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::schemas::OBJECT_META;
-
-type Parts = (Map<String, Value>, Map<String, Value>);
+use super::{Parts, schemas::OBJECT_META};
 
 /// One document of all groups.
 pub(super) fn document(info: &Value, groups: &BTreeMap<String, Parts>) -> Value {
