@@ -101,7 +101,7 @@ impl Default for Options {
             history_count: 10_000,
             history_bytes: 32 << 20,
             recent_count: 4096,
-            recent_bytes: 8 << 20,
+            recent_bytes: 4 << 20,
             page_cache_kib: 1024,
             readers: 2,
             ephemeral: vec![Ephemeral::events(), Ephemeral::leases()],

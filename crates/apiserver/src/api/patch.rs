@@ -44,12 +44,12 @@ impl Api {
             Verb::Patch
         };
         self.may_write(caller, &served, target, verb).await?;
-        match &patch {
+        match patch {
             Patch::Apply(applied) => self.apply(caller, &served, target, applied, options).await,
             patch => {
                 self.change(caller, &served, target, options, verb, |stored| {
                     let mut object = stored.clone();
-                    carry_out(&served, patch, &mut object)?;
+                    carry_out(&served, &patch, &mut object)?;
                     // Whoever patches need not know the revision; one in the patch is held against the stored one.
                     Ok(Some(Change {
                         object,
@@ -66,7 +66,7 @@ impl Api {
         caller: &Caller,
         served: &Served<'_>,
         target: Target<'_>,
-        applied: &Object,
+        applied: Object,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
         if options.manager.is_empty() {
@@ -82,8 +82,8 @@ impl Api {
                 "fieldManager".into(),
             )]));
         }
-        served.check_type(applied)?;
-        let applied = self.appliable(served, target, applied)?;
+        served.check_type(&applied)?;
+        let applied = appliable(served, target, applied);
         let now = self.clock.now_rfc3339();
         let merge_options = ApplyOptions {
             manager: &options.manager,
@@ -132,34 +132,31 @@ impl Api {
         }
         Err(Status::modified(served.kind, target.name))
     }
+}
 
-    /// What of a configuration this request may write.
-    fn appliable(&self, served: &Served<'_>, target: Target<'_>, applied: &Object) -> Result<Object, Status> {
-        let mut applied = applied.clone();
-        if object::name(&applied).is_empty() {
-            object::metadata_mut(&mut applied).insert("name".into(), target.name.into());
-        }
-        if let Some(map) = applied.as_object_mut()
-            && served.kind.has_status
-        {
-            match target.subresource {
-                None => {
-                    map.remove("status");
-                }
-                Some(_) => {
-                    map.retain(|name, _| {
-                        ["apiVersion", "kind", "metadata", "status"].contains(&name.as_str())
+/// What of a configuration this request may write.
+fn appliable(served: &Served<'_>, target: Target<'_>, mut applied: Object) -> Object {
+    if object::name(&applied).is_empty() {
+        object::metadata_mut(&mut applied).insert("name".into(), target.name.into());
+    }
+    if let Some(map) = applied.as_object_mut()
+        && served.kind.has_status
+    {
+        match target.subresource {
+            None => {
+                map.remove("status");
+            }
+            Some(_) => {
+                map.retain(|name, _| ["apiVersion", "kind", "metadata", "status"].contains(&name.as_str()));
+                if let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) {
+                    metadata.retain(|name, _| {
+                        ["name", "namespace", "uid", "resourceVersion"].contains(&name.as_str())
                     });
-                    if let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) {
-                        metadata.retain(|name, _| {
-                            ["name", "namespace", "uid", "resourceVersion"].contains(&name.as_str())
-                        });
-                    }
                 }
             }
         }
-        Ok(applied)
     }
+    applied
 }
 
 /// Whether an answer says that the object of this request is not there (not its namespace).

@@ -139,6 +139,9 @@ async fn fields_and_names_are_selected() {
     assert_eq!(names(&mut by_state, 1).await, ["ADDED vm"]);
 }
 
+/// `resourceVersion`, its match, `sendInitialEvents`, bookmarks; what comes, or the code of the refusal.
+type Row<'a> = (&'a str, &'a str, Option<bool>, bool, Result<&'a [&'a str], u16>);
+
 #[tokio::test]
 async fn where_a_watch_starts() {
     let api = api().await;
@@ -148,7 +151,7 @@ async fn where_a_watch_starts() {
     // resourceVersion, match, sendInitialEvents, bookmarks: the events before the next change.
     let all = ["ADDED a", "ADDED b"];
     let marked = ["ADDED a", "ADDED b", "BOOKMARK -"];
-    let table: [(&str, &str, Option<bool>, bool, Result<&[&str], u16>); 12] = [
+    let table: [Row<'_>; 12] = [
         ("", "", None, false, Ok(&all)),
         ("0", "", None, true, Ok(&all)),
         (&then, "", None, false, Ok(&[])),
