@@ -319,13 +319,11 @@ impl Applier<'_> {
             })
             .unwrap_or(fresh);
         self.make_nvram(&launch).await?;
-        let tag = resume.then_some(SNAPSHOT);
         let shared = self.shared;
         let started = process::start(
             &launch,
             self.paths,
             &shared.installation,
-            tag,
             &shared.cgroups,
             &self.desired.limits,
         )
@@ -339,6 +337,12 @@ impl Applier<'_> {
             }
         };
         if resume {
+            if let Err(error) = job(&running, "snapshot-load", &launch).await {
+                // Better suspended still than a guest that boots on disks that it has in mid-use.
+                running.quit(self.paths).await?;
+                process::clear(self.paths)?;
+                return Err(error);
+            }
             remove_file(&self.paths.saved())?;
         }
         if restart {
@@ -489,7 +493,7 @@ impl Applier<'_> {
 async fn job(running: &Running, command: &str, launch: &Launch) -> Result<(), Error> {
     let mut nodes: Vec<String> = (0..launch.disks).map(|index| format!("disk{index}")).collect();
     let mut arguments = json!({"job-id": command, "tag": SNAPSHOT});
-    if command == "snapshot-save" {
+    if command != "snapshot-delete" {
         arguments["vmstate"] = json!("disk0");
     }
     if launch.firmware != Firmware::Bios {

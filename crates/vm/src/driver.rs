@@ -422,7 +422,7 @@ impl Turn<'_> {
             }
             Action::Start { restart: true, .. } => self.event(false, "Restarted", &step.reason).await,
             Action::Start { resume: true, .. } => {
-                self.event(false, "Resumed", "the suspended guest goes on").await
+                self.event(false, "Resumed", "the suspended guest goes on").await;
             }
             Action::Start { .. } => self.event(false, "Started", &step.reason).await,
             Action::Quit => self.event(false, "PoweredOff", &step.reason).await,

@@ -166,7 +166,7 @@ async fn run(
                     let _ = kick.send(if open { Kick::Open } else { Kick::Closed }).await;
                 }
                 "STOP" | "RESUME" | "SUSPEND" | "WAKEUP" | "BLOCK_IO_ERROR" | "GUEST_PANICKED" => {
-                    (sensors.wake)()
+                    (sensors.wake)();
                 }
                 _ => {}
             },
@@ -216,7 +216,7 @@ async fn learn(sensors: Sensors, nic: Nic, kick: mpsc::Sender<Kick>) {
                 if let Some(learned) = packet::learn(&frame[..length], mac) {
                     let mut new = false;
                     sensors.change(|sensed| {
-                        new = remember(sensed.learned.entry(nic.mac.clone()).or_default(), learned)
+                        new = remember(sensed.learned.entry(nic.mac.clone()).or_default(), learned);
                     });
                     if new {
                         let _ = kick.try_send(Kick::Look);

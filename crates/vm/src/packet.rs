@@ -144,7 +144,7 @@ mod tests {
         bootp[..3].copy_from_slice(&[2, 1, 6]);
         bootp[16..20].copy_from_slice(&[10, 0, 0, 9]);
         bootp[28..34].copy_from_slice(&card);
-        let mut ip = vec![0; 20];
+        let mut ip = [0; 20];
         ip[0] = 0x45;
         [
             &ip[..],

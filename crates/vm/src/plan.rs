@@ -25,6 +25,9 @@ use crate::{
 /// How long `trySoft` waits for the guest.
 pub const SOFT_LIMIT: SignedDuration = SignedDuration::from_secs(300);
 
+/// When a QEMU that does not answer is asked again.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// What is known of the image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ImageState {
@@ -293,6 +296,12 @@ fn prepare(plan: &mut Plan, desired: &Desired, observed: &Observed, record: &Rec
     }
     if record.disks.is_empty() {
         image(plan, observed);
+    } else if record.image != desired.image {
+        let message = format!(
+            "{}/{} has disks that were made of image {:?}, from a virtual machine whose object was lost; move them away to begin with {:?}",
+            record.namespace, record.name, record.image, desired.image
+        );
+        plan.hold(condition::STORAGE, "DisksOfAnotherImage", message);
     } else {
         sizes(
             plan,
@@ -317,10 +326,10 @@ fn image(plan: &mut Plan, observed: &Observed) {
         ImageState::Unasked => plan.step(Action::FetchImage, "its disks are made of the image"),
         ImageState::Working(progress) => plan.wait(condition, "VirtualMachineImageNotReady", progress),
         ImageState::Failed(ImageError::NotFound(message)) => {
-            plan.hold(condition, "VirtualMachineImageNotFound", message)
+            plan.hold(condition, "VirtualMachineImageNotFound", message);
         }
         ImageState::Failed(ImageError::NotReady(message)) => {
-            plan.hold(condition, "VirtualMachineImageNotReady", message)
+            plan.hold(condition, "VirtualMachineImageNotReady", message);
         }
         ImageState::Ready(image) if image.disks.is_empty() => {
             plan.hold(condition, "VirtualMachineImageNotReady", "the image has no disk");
@@ -464,9 +473,17 @@ fn network(plan: &mut Plan, observed: &Observed, record: &Record, nics: &[Nic]) 
 
 fn power(plan: &mut Plan, desired: &Desired, observed: &Observed, record: &Record, now: Timestamp) {
     match (&observed.guest, desired.power) {
-        (Guest::Unreachable, _) => plan.step(Action::Kill, "QEMU does not answer"),
+        (Guest::Unreachable, Power::PoweredOff) => {
+            plan.step(Action::Kill, "it is to be powered off and QEMU does not answer")
+        }
+        (Guest::Unreachable, Power::PoweredOn | Power::Suspended) => {
+            // A host whose disks stall makes QEMU deaf for a while; the guest may be well.
+            let message = "QEMU runs and does not answer; power the virtual machine off to end it";
+            plan.warn(condition::POWER, "NotAnswering", message);
+            plan.again_in(SILENCE);
+        }
         (Guest::Alive(state, launch), Power::PoweredOn) => {
-            keep_running(plan, desired, observed, state, launch, now)
+            keep_running(plan, desired, observed, state, launch, now);
         }
         (Guest::Alive(state, launch), Power::PoweredOff) => {
             stop(
@@ -553,6 +570,12 @@ fn keep_running(
     if launch.stop.is_some() {
         plan.step(Action::ForgetStop, "it is to run after all");
     }
+    let loading = matches!(state, RunState::Prelaunch) || *state == RunState::Other("restore-vm".into());
+    if observed.saved && loading {
+        // Cut off before the saved state was loaded whole; the guest has not run.
+        plan.step(Action::Quit, "the suspended guest is loaded anew");
+        return;
+    }
     if observed.saved {
         // From here on the guest's disks move away from it: it must never be loaded again.
         plan.step(Action::DiscardSaved, "the guest goes on from where it is");
@@ -567,7 +590,9 @@ fn keep_running(
         }
         RunState::Running | RunState::Suspended => {}
         RunState::Prelaunch | RunState::Paused => plan.step(Action::Continue, "it is to run"),
-        RunState::Other(name) if name == "finish-migrate" || name == "save-vm" || name == "restore-vm" => {}
+        RunState::Other(name) if name == "restore-vm" => plan.step(Action::Continue, "it is to run"),
+        // A suspension is under way; its end tells.
+        RunState::Other(name) if name == "finish-migrate" || name == "save-vm" => {}
         RunState::Shutdown | RunState::GuestPanicked | RunState::Other(_) => {
             plan.step(Action::Quit, format!("the guest can't go on ({state:?})"));
         }

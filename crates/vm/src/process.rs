@@ -144,7 +144,6 @@ pub(crate) async fn start(
     launch: &Launch,
     paths: &Paths,
     installation: &Installation,
-    resume: Option<&str>,
     cgroups: &Cgroups,
     limits: &ResourceLimits,
 ) -> Result<(Running, Events), Error> {
@@ -160,7 +159,6 @@ pub(crate) async fn start(
     let mut command = Command::new(&installation.program);
     command
         .args(qemu::arguments(launch, paths, installation))
-        .args(resume.iter().flat_map(|tag| ["-loadvm", tag]))
         .stdin(Stdio::from(OwnedFd::from(listener)))
         .stdout(output)
         .stderr(again)

@@ -1,7 +1,7 @@
 //! QEMU's command line. Pure.
 //!
 //! Every device has a fixed place on the bus, so that a guest sees the same machine after each start, whatever
-//! was added or taken away: screen 2, guest agent 3, random numbers 4, disks 5–14, network cards 16–25.
+//! was added or taken away: screen 2, guest agent 3, random numbers 4, disks 5–14, seed 15, network cards 16–25.
 
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,7 @@ pub const AGENT_PORT: &str = "agent0";
 /// Label of the guest agent's character device.
 pub const AGENT_LABEL: &str = "agent";
 const FIRST_DISK_SLOT: usize = 5;
+const SEED_SLOT: usize = 15;
 const FIRST_NIC_SLOT: usize = 16;
 /// The AHCI port of the CD; disks on that bus have the ones before it.
 const CD_PORT: usize = 5;
@@ -78,12 +79,7 @@ pub fn arguments(launch: &Launch, paths: &Paths, installation: &Installation) ->
         disk(&mut line, launch.hardware.disk_bus, index, &paths.disk(index));
     }
     if launch.cd {
-        let file = json!({"driver": "file", "filename": paths.cd(), "read-only": true});
-        line.json(
-            "-blockdev",
-            &json!({"driver": "raw", "node-name": "cd", "read-only": true, "file": file}),
-        );
-        line.add("-device", format!("ide-cd,bus=ide.{CD_PORT},drive=cd,id=dev-cd"));
+        seed(&mut line, launch.hardware.disk_bus, paths);
     }
     for (index, nic) in launch.hardware.nics.iter().enumerate() {
         let vhost = if installation.vhost && installation.offload && kvm && nic.model == "virtio-net-pci" {
@@ -202,6 +198,27 @@ fn sockets(line: &mut Line, paths: &Paths) {
     );
     line.add("-device", format!("virtserialport,bus=serial.0,nr=1,chardev={AGENT_LABEL},id={AGENT_PORT},name=org.qemu.guest_agent.0"));
     line.add("-vnc", format!("unix:{}", path(paths.vnc())));
+}
+
+/// The CD with what the guest is told. Windows and firmware look for a CD drive; kernels made for clouds (Debian's,
+/// for one) have virtio and no AHCI, and find the same volume, by its label, on a read-only disk.
+fn seed(line: &mut Line, bus: DiskBus, paths: &Paths) {
+    let mut node = |name: &str| {
+        let file = json!({"driver": "file", "filename": paths.cd(), "read-only": true});
+        line.json(
+            "-blockdev",
+            &json!({"driver": "raw", "node-name": name, "read-only": true, "file": file}),
+        );
+    };
+    node("cd");
+    if bus != DiskBus::Sata {
+        node("seed");
+        line.add(
+            "-device",
+            format!("virtio-blk-pci,addr={SEED_SLOT:#x},drive=seed,id=dev-seed,serial=seed"),
+        );
+    }
+    line.add("-device", format!("ide-cd,bus=ide.{CD_PORT},drive=cd,id=dev-cd"));
 }
 
 fn disk(line: &mut Line, bus: DiskBus, index: usize, path: &Path) {

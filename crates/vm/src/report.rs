@@ -77,6 +77,7 @@ impl Report<'_> {
     fn phase(&self) -> &'static str {
         match &self.observed.record {
             _ if self.desired.deleting => "Deleting",
+            _ if self.desired.worker => "Unknown",
             Some(record) if !record.disks.is_empty() => "Created",
             _ => "Creating",
         }

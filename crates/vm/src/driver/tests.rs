@@ -129,7 +129,7 @@ async fn a_killed_qemu_is_started_again_and_the_event_says_so() {
     lab.until_running("till").await;
     let pid = lab.pid("till");
     let kill = |pid| {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap()
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
     };
     let begin = tokio::time::Instant::now();
     kill(pid);
@@ -390,5 +390,61 @@ async fn wherever_the_daemon_is_ended_the_next_one_ends_right() {
             !there(&lab.paths("till").state) && lab.ports.borrow().is_empty(),
             "round {round}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn efi_variables_are_the_guests_own_and_survive_a_suspension() {
+    let lab = Lab::new();
+    let mut image = lab.files.images.lock().unwrap()["polite"].clone();
+    image.efi = true;
+    lab.files.images.lock().unwrap().insert("efi".into(), image);
+    lab.class("roomy", "128Mi");
+    lab.create("till", "efi", json!({"className": "roomy"}));
+    lab.until_running("till").await;
+    assert!(there(lab.paths("till").nvram()));
+    lab.change("till", json!({"powerState": "suspended"}));
+    lab.until_reason("till", "Ready", "Suspended").await;
+    lab.change("till", json!({"powerState": "poweredOn"}));
+    lab.until_running("till").await;
+    assert_eq!(lab.events("Resumed").len(), 1);
+    // A suspended guest that is powered off begins anew.
+    lab.change("till", json!({"powerState": "suspended"}));
+    lab.until_reason("till", "Ready", "Suspended").await;
+    lab.change("till", json!({"powerState": "poweredOff"}));
+    lab.until_reason("till", "Ready", "PoweredOff").await;
+    lab.change("till", json!({"powerState": "poweredOn"}));
+    lab.until_running("till").await;
+    assert_eq!(lab.events("Resumed").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bounds_of_the_class_are_enforced_where_the_kernel_can() {
+    let lab = Lab::new();
+    let class = json!({"kind": "VirtualMachineClass", "metadata": {"name": "half", "namespace": "default"}, "spec": {
+        "hardware": {"cpus": 1, "memory": "16Mi"}, "policies": {"resources": {"limits": {"cpu": "500m", "memory": "16Mi"}}}}});
+    lab.put("virtualmachineclasses", class);
+    lab.create("till", "deaf", json!({"className": "half"}));
+    let vm = lab.until_running("till").await;
+    let (root, name, id) = (
+        &lab.config.cgroup_root,
+        &lab.config.cgroup_name,
+        lab.paths("till").id,
+    );
+    let read =
+        |tree: &str, file: &str| std::fs::read_to_string(root.join(tree).join(name).join(&id).join(file));
+    let quota = read("", "cpu.max").or_else(|_| read("cpu", "cpu.cfs_quota_us"));
+    match quota {
+        Ok(quota) => {
+            assert!(quota.starts_with("50000"), "{quota}");
+            let members = read("", "cgroup.procs")
+                .or_else(|_| read("cpu", "cgroup.procs"))
+                .unwrap();
+            assert!(members.lines().any(|pid| pid == lab.pid("till").to_string()));
+        }
+        Err(_) => assert!(
+            vm["status"]["warnings"].to_string().contains("not enforced"),
+            "{vm:#}"
+        ),
     }
 }

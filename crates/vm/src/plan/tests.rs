@@ -380,6 +380,17 @@ fn a_running_guest_stays_when_what_it_needs_goes_missing() {
 }
 
 #[test]
+fn disks_of_another_image_are_not_taken_over() {
+    let mut model = Model::new(true);
+    model.settle(
+        &wish(|vm| vm["spec"]["powerState"] = json!("poweredOff")),
+        &mut now(),
+    );
+    let held = model.settle(&wish(|vm| vm["spec"]["imageName"] = json!("other")), &mut now());
+    assert_eq!((held.holds[0].reason, model.started), ("DisksOfAnotherImage", 0));
+}
+
+#[test]
 fn the_worker_and_what_is_paused_are_left_alone() {
     let mut worker = wish(|_| {});
     worker.worker = true;
@@ -468,6 +479,12 @@ proptest! {
             }
             if model.released {
                 return Ok(());
+            }
+            if model.observed.guest == Guest::Unreachable && desired.power != Power::PoweredOff && !deleting {
+                let held = plan(&desired, &model.observed, at);
+                prop_assert!(held.holds.iter().any(|hold| hold.reason == "NotAnswering") && held.again.is_some());
+                // It is left alone until it is gone by itself.
+                model.observed.guest = Guest::Gone;
             }
             let plan = model.settle(&desired, &mut at);
             if deleting {

@@ -303,7 +303,7 @@ impl Lab {
 
     pub(super) fn delete(&self, name: &str) {
         self.site.change("shop", name, |vm| {
-            vm["metadata"]["deletionTimestamp"] = json!("2026-01-02T03:04:05Z")
+            vm["metadata"]["deletionTimestamp"] = json!("2026-01-02T03:04:05Z");
         });
         self.signal();
     }
