@@ -1,5 +1,7 @@
 //! The client against a real ovsdb-server.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 use std::{
     path::Path,
     process::{Child, Command, Stdio},

@@ -2,6 +2,7 @@
 
 mod kernel;
 mod openflow;
+mod supervisor;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,6 +17,7 @@ use crate::{
 pub use self::{
     kernel::{apply as apply_kernel, reaches},
     openflow::{OfctlError, OpenFlow},
+    supervisor::Supervisor,
 };
 
 /// How long vswitchd may take to carry out a change of the database.

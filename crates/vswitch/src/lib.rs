@@ -66,6 +66,13 @@
 //! With the userspace datapath the kernel sees the uplinks' frames too. So that it does not answer beside
 //! `vmkN`, uplinks get strict reverse path filtering, no ARP answers and no IPv6.
 //!
+//! With `dhcp`, `busybox udhcpc` runs for the interface. The NIC's address serves until it has its own.
+//!
+//! # Link discovery
+//!
+//! One `lldpd` speaks on the uplinks, with LISTEN, ADVERTISE, BOTH or NONE for each. CDP is spoken when a vSwitch
+//! asks for it; LLDP then goes along, because lldpd does not speak CDP alone. [`VSwitch::neighbours`] asks it.
+//!
 //! | room | |
 //! |---|---|
 //! | [`desired`] | the profile in this domain's words, checked |
@@ -78,9 +85,11 @@ pub mod apply;
 mod base;
 pub mod desired;
 pub mod observe;
+mod offline;
 pub mod plan;
 mod report;
 mod switch;
 
 pub use base::base_profile;
+pub use offline::validate;
 pub use switch::{Config, NicError, VSwitch};

@@ -1,6 +1,7 @@
 //! What is true now: the database as last seen, the kernel's links, addresses and routes, the NICs.
 
 mod kernel;
+mod neighbours;
 mod nics;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ pub(crate) use self::nics::devices;
 pub use self::{
     kernel::{Address, Kernel, KernelError, Link, Route, Watcher},
     kernel::{SILENCE, setting},
+    neighbours::{Neighbour, NeighbourError},
     nics::{Nic, NicNaming, Nics},
 };
 

@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod flows;
+pub mod helpers;
 pub mod teaming;
 mod wanted;
 

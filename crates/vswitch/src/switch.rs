@@ -23,11 +23,11 @@ use tokio::{
 };
 
 use crate::{
-    apply::OpenFlow,
+    apply::{OpenFlow, Supervisor},
     base,
     desired::Desired,
-    observe::{Database, Kernel, KernelError, NicNaming, Nics, Watcher, devices},
-    plan::{flows::Flows, teaming::Lanes},
+    observe::{Database, Kernel, KernelError, Neighbour, NeighbourError, NicNaming, Nics, Watcher, devices},
+    plan::{flows::Flows, helpers, teaming::Lanes},
     report,
 };
 
@@ -46,6 +46,10 @@ pub struct Config {
     pub nics: NicNaming,
     /// A directory for files that need not outlive a reboot.
     pub run_dir: PathBuf,
+    /// `lldpd`, if link discovery is to work.
+    pub lldpd: Option<PathBuf>,
+    /// `busybox`, if addresses are to come by DHCP.
+    pub busybox: Option<PathBuf>,
     /// How long a recovered link must hold before it is used (`Net.TeamPolicyUpDelay`).
     pub up_delay: Duration,
     /// How long the gateway may take to answer after a change of the way to it, before the change is undone.
@@ -69,10 +73,16 @@ impl Config {
             host_name: host_name.into(),
             nics: NicNaming::in_dir(&state_dir.into()),
             run_dir: run_dir.into(),
+            lldpd: installed("/usr/sbin/lldpd"),
+            busybox: installed("/usr/bin/busybox").or_else(|| installed("/bin/busybox")),
             up_delay: Duration::from_millis(100),
             checkpoint: Duration::from_secs(10),
         }
     }
+}
+
+fn installed(path: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(path)).filter(|p| p.exists())
 }
 
 /// The switches of a host.
@@ -115,6 +125,8 @@ struct State {
     installed: BTreeMap<String, Installed>,
     /// Since when each uplink works or does not.
     links: BTreeMap<String, (bool, Instant)>,
+    /// `lldpd` and DHCP clients.
+    helpers: Supervisor,
     /// Whether the virtual machines' wishes are known. Before that the ports that are there stay.
     requests_known: bool,
     /// Changes that no report has told yet.
@@ -178,6 +190,19 @@ impl VSwitch {
         self.inner.nics(&Kernel::read(&self.inner.netlink).await?)
     }
 
+    /// What is at the other end of the uplinks, as link discovery knows it.
+    ///
+    /// # Errors
+    /// `lldpcli` failed. Without link discovery there are none.
+    pub async fn neighbours(&self) -> Result<Vec<Neighbour>, NeighbourError> {
+        let socket = helpers::lldpd_socket(&self.inner.config.run_dir);
+        if socket.exists() {
+            Neighbour::read(&socket).await
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
     /// The base layer of this host as it is now: the profile of `esx-base-profile`. To be asked once, on a fresh
     /// host, and kept.
     ///
@@ -215,6 +240,15 @@ impl Inner {
             nic.switch = port.and_then(|(_, bridge, _)| bridge.switch().map(Into::into));
         }
         Ok(nics)
+    }
+
+    fn helper_programs(&self) -> helpers::Programs<'_> {
+        helpers::Programs {
+            lldpd: self.config.lldpd.as_deref(),
+            busybox: self.config.busybox.as_deref(),
+            run_dir: &self.config.run_dir,
+            host_name: &self.config.host_name,
+        }
     }
 
     /// Asks for a run of the reconciler, so that it reports.
@@ -255,13 +289,17 @@ impl Inner {
             }
             state.rejected = None;
         }
-        state.desired = Some(reading.desired);
+        let desired = reading.desired;
+        state.desired = Some(desired.clone());
         let problems = self.pass(&mut state).await;
         let changes = std::mem::take(&mut state.untold);
+        let mut not_enforced = reading.not_enforced;
+        not_enforced.extend(helpers::missing(&desired, &self.helper_programs()));
+        not_enforced.sort();
         SectionReport {
             problems,
             changes,
-            not_enforced: reading.not_enforced,
+            not_enforced,
             ..SectionReport::default()
         }
     }

@@ -129,3 +129,77 @@ fn a_change_that_cuts_the_host_off_is_undone() {
         assert!(run("ip -4 -o address show dev vmk0").contains("10.0.0.5/24"));
     });
 }
+
+#[test]
+fn an_address_comes_by_dhcp() {
+    in_namespace(|| async {
+        let gateway = Peer::new("vmnic0", GATEWAY);
+        gateway.address("10.0.0.1/24");
+        let host = Host::new();
+        let lease = host.path("leases");
+        let server = gateway.enter(&format!(
+            "dnsmasq -k -p 0 -C /dev/null -i eth0 --dhcp-leasefile={} --dhcp-range=10.0.0.50,10.0.0.50,300 \
+             --dhcp-option=3,10.0.0.1 --dhcp-no-override --no-ping",
+            lease.display()
+        ));
+        let _server = Process::start("sh", &["-c", &format!("exec {server}")]);
+        let switch = host.switch().await;
+        let base = switch.base_profile().await.unwrap();
+        assert_eq!(base["esx"]["network"]["vmknics"][0]["ip"]["dhcp"], true);
+        reconcile(&switch, &base).await;
+        wait_for("the lease", || {
+            run("ip -4 -o address show dev vmk0").contains("10.0.0.50/24")
+        })
+        .await;
+        wait_for("the route", || {
+            run("ip route").contains("default via 10.0.0.1 dev vmk0")
+        })
+        .await;
+        assert!(gateway.reaches("10.0.0.50"));
+        assert_eq!(reconcile(&switch, &base).await.changes, []);
+        assert_eq!(
+            switch.base_profile().await.unwrap()["esx"]["network"],
+            base["esx"]["network"]
+        );
+    });
+}
+
+#[test]
+fn neighbours_are_found_by_link_discovery() {
+    in_namespace(|| async {
+        let neighbour = Peer::new("vmnic0", GATEWAY);
+        let host = Host::new();
+        let configuration = host.path("neighbour.conf");
+        let lines = "configure system hostname switch7\nconfigure lldp tx-interval 1\n";
+        std::fs::write(&configuration, lines).unwrap();
+        let daemon = neighbour.enter(&format!(
+            "lldpd -d -I eth0 -u {} -O {}",
+            host.path("neighbour.sock").display(),
+            configuration.display()
+        ));
+        let _daemon = Process::start("sh", &["-c", &format!("exec {daemon}")]);
+        let switch = host.switch().await;
+        let mut base = switch.base_profile().await.unwrap();
+        let discovery = json!({"protocol": "LLDP", "operation": "LISTEN"});
+        base["esx"]["network_vss"]["switches"][0]["bridge"]["link_discovery_protocol"] = discovery;
+        base["esx"]["network"]["vmknics"] = json!([]);
+        reconcile(&switch, &base).await;
+        let found = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+            loop {
+                if let Ok(found) = switch.neighbours().await
+                    && !found.is_empty()
+                {
+                    return found;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        });
+        let found = found.await.unwrap();
+        assert_eq!(
+            (found[0].device.as_str(), found[0].system.as_str()),
+            ("vmnic0", "switch7"),
+            "{found:?}"
+        );
+        assert_eq!(found[0].protocol, "LLDP");
+    });
+}

@@ -193,7 +193,7 @@ impl Kernel {
                     RouteAttribute::Destination(RouteAddress::Inet(v4)) => route.destination.0 = *v4,
                     RouteAttribute::Gateway(RouteAddress::Inet(v4)) => route.gateway = Some(*v4),
                     RouteAttribute::Oif(index) => {
-                        route.device = names.get(index).cloned().unwrap_or_default()
+                        route.device = names.get(index).cloned().unwrap_or_default();
                     }
                     RouteAttribute::Priority(metric) => route.metric = *metric,
                     _ => {}

@@ -194,8 +194,7 @@ fn pci_address(path: &Path) -> Option<String> {
     };
     path.iter()
         .filter_map(|p| p.to_str())
-        .filter(|p| is_pci(p))
-        .next_back()
+        .rfind(|p| is_pci(p))
         .map(Into::into)
 }
 

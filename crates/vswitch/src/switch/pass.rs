@@ -12,7 +12,7 @@ use crate::{
     apply::{ApplyError, apply_database},
     desired::Desired,
     observe::{Database, Kernel, MARK_MAC, MARK_OWNER, MARK_PORT_GROUP, Observed},
-    plan::{Plan, plan},
+    plan::{Plan, helpers, plan},
     report::problem,
 };
 
@@ -80,6 +80,10 @@ impl Inner {
             return Err(problem);
         }
         kernel?;
+        let helpers = helpers::wanted(desired, &self.helper_programs());
+        if let Err(error) = state.helpers.keep(helpers) {
+            problems.push(problem("HelperFailed", chain(&error).to_string()));
+        }
         state.applied = Some(wish);
         Ok(problems)
     }

@@ -112,6 +112,8 @@ impl Peer {
         ));
         run(&format!("ip link set {device} up"));
         self.run(&format!("ip link set {inner} up"));
+        // The switch in user space would pass on checksums that a real NIC fills in.
+        self.run(&format!("ethtool -K {inner} tx off"));
     }
 
     pub(crate) fn enter(&self, line: &str) -> String {
