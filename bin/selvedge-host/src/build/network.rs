@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use apiserver::Client;
-use hostconfig::HostConfig;
+use hostconfig::{GitServers, HostConfig};
 use kinds::{
     gvr,
     network::{PortGroups, PortRequest},
@@ -90,13 +90,15 @@ impl Prepared {
             json!({"esx": {}})
         };
         let sections: Vec<Arc<dyn Section>> = vec![self.switch];
-        let reconciler = Arc::new(HostConfig::new(self.client.clone(), sections, base, self.state));
+        let reachable = Arc::new(GitServers::new(self.client.clone()));
+        let reconciler =
+            HostConfig::new(self.client.clone(), sections, base, self.state).with_connectivity(reachable);
         let options = Options {
             period: PERIOD,
             workers: 1,
             ..Options::default()
         };
-        Driver::new(reconciler, self.queue, options, &self.metrics, self.clock).watches(
+        Driver::new(Arc::new(reconciler), self.queue, options, &self.metrics, self.clock).watches(
             &self.client,
             gvr::host_configurations(),
             |_| Wake::Keys(vec![HostConfig::key()]),

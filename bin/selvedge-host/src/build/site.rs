@@ -37,8 +37,13 @@ pub(super) fn machines(
         "tcg" => Choice::Tcg,
         _ => Choice::Auto,
     };
+    let installation = Installation {
+        offload: parts.config.network.datapath != "netdev",
+        ..Installation::default()
+    };
     let config = vm::Config {
         accelerator,
+        installation,
         ..vm::Config::new(&paths.state, &paths.run, &host.name)
     };
     let (signal, queue) = queue();
