@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub use self::{
-    kernel::{apply as apply_kernel, reaches},
+    kernel::{apply as apply_kernel, reaches, rename},
     openflow::{OfctlError, OpenFlow},
     supervisor::Supervisor,
 };

@@ -15,7 +15,7 @@ use reconcile::{
     section::{Applied, Problem, Section, SectionReport},
 };
 use serde_json::Value;
-use telemetry::Metrics;
+use telemetry::{Metrics, chain};
 use tokio::{
     sync::{Mutex, watch},
     task::JoinHandle,
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    apply::{OpenFlow, Supervisor},
+    apply::{OpenFlow, Supervisor, rename},
     base,
     desired::Desired,
     observe::{Database, Kernel, KernelError, Neighbour, NeighbourError, NicNaming, Nics, Watcher, devices},
@@ -158,6 +158,17 @@ impl VSwitch {
         signal: Signal,
     ) -> Result<Self, KernelError> {
         let (netlink, events) = Watcher::new()?;
+        if config.nics.rename {
+            let kernel = Kernel::read(&netlink).await?;
+            let renamed = match config.nics.read(&kernel) {
+                Ok(nics) => rename(&nics, &kernel).await.map_err(|e| chain(&e).to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            // A NIC is as good under its old name.
+            if let Err(error) = renamed {
+                tracing::warn!(error, "NICs keep the kernel's names");
+            }
+        }
         let client = Client::spawn(ovsdb::Config::new(&config.db_socket));
         let snapshots = client.monitor("Open_vSwitch", Database::monitor()).await;
         let inner = Arc::new(Inner {

@@ -203,3 +203,33 @@ fn neighbours_are_found_by_link_discovery() {
         assert_eq!(found[0].protocol, "LLDP");
     });
 }
+
+#[test]
+fn real_nics_are_known_by_number_and_renamed_if_asked() {
+    in_namespace(|| async {
+        let _peer = Peer::new("enp1s0", GATEWAY);
+        let host = Host::new();
+        // What sysfs says of a NIC on the PCI bus.
+        let sysfs = host.path("sysfs");
+        let pci = host.path("pci0000:00/0000:01:00.0");
+        std::fs::create_dir_all(&pci).unwrap();
+        std::fs::create_dir_all(sysfs.join("enp1s0")).unwrap();
+        std::os::unix::fs::symlink(&pci, sysfs.join("enp1s0/device")).unwrap();
+        for rename in [false, true] {
+            let switch = host.switch_with(|config| {
+                config.nics.sysfs = sysfs.clone();
+                config.nics.rename = rename;
+            });
+            let nics = switch.await.nics().await.unwrap();
+            let device = if rename { "vmnic0" } else { "enp1s0" };
+            assert!(run("ip -o link").contains(&format!("{device}@")));
+            if !rename {
+                assert_eq!(
+                    (nics[0].name.as_str(), nics[0].device.as_str()),
+                    ("vmnic0", "enp1s0")
+                );
+                assert_eq!(nics[0].pci.as_deref(), Some("0000:01:00.0"));
+            }
+        }
+    });
+}

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, net::Ipv4Addr, process::Stdio};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 use crate::{
-    observe::{Route, SILENCE, setting},
+    observe::{Kernel, Nic, Route, SILENCE, setting},
     plan::KernelStep,
 };
 
@@ -66,6 +66,27 @@ pub async fn apply(steps: &[KernelStep]) -> Result<(), KernelApplyError> {
         }
     }
     result
+}
+
+/// Gives the kernel's devices the names that the NICs have in profiles. A name that another device has is left
+/// for a later start, when that one has been renamed.
+///
+/// # Errors
+/// The kernel refused; an old one does while a device is up.
+pub async fn rename(nics: &[Nic], kernel: &Kernel) -> Result<(), KernelApplyError> {
+    let mut batch = String::new();
+    for nic in nics
+        .iter()
+        .filter(|n| n.device != n.name && !kernel.links.contains_key(&n.name))
+    {
+        tracing::info!(device = nic.device, name = nic.name, "renaming a NIC");
+        let _ = writeln!(batch, "link set dev {} name {}", nic.device, nic.name);
+    }
+    if batch.is_empty() {
+        Ok(())
+    } else {
+        run(&batch).await
+    }
 }
 
 struct RouteWords<'a>(&'a Route);

@@ -143,12 +143,25 @@ pub(crate) fn devices(nics: &[Nic]) -> NicDevices {
 /// Gives each NIC its name: the one it has in `given`, else the kernel's if that is `vmnicN` and free, else the
 /// lowest free number. Names of NICs that are not there stay taken.
 fn give(given: &[Given], found: Vec<Nic>) -> (Nics, Vec<Given>) {
+    let shared: BTreeSet<Option<String>> = {
+        let mut seen = BTreeSet::new();
+        found
+            .iter()
+            .map(|n| n.pci.clone())
+            .filter(|pci| !seen.insert(pci.clone()))
+            .collect()
+    };
     let mut now = given.to_vec();
     let mut taken: BTreeSet<String> = given.iter().map(|g| g.name.clone()).collect();
     let mut named = Vec::new();
     let mut nameless = Vec::new();
     for mut nic in found {
-        let key = nic.pci.clone().unwrap_or_else(|| nic.mac.clone());
+        // Some cards have several ports on one PCI function.
+        let key = match &nic.pci {
+            Some(pci) if shared.contains(&nic.pci) => format!("{pci} {}", nic.mac),
+            Some(pci) => pci.clone(),
+            None => nic.mac.clone(),
+        };
         // A virtual NIC may have another MAC address each time it is made: its kernel name decides.
         let own_name = number(&nic.device).is_some() && nic.pci.is_none();
         match given.iter().find(|g| g.key == key) {
@@ -186,15 +199,21 @@ fn number(name: &str) -> Option<u32> {
     digits.parse().ok().filter(|n: &u32| n.to_string() == digits)
 }
 
-/// The last PCI address in a sysfs path: a virtio NIC's device is below its PCI device.
+/// The last PCI address in a sysfs path: a virtio NIC's device is below its PCI device. A USB NIC has none, it
+/// only hangs off a controller that has one.
 fn pci_address(path: &Path) -> Option<String> {
     let is_pci = |part: &str| {
         let bytes = part.as_bytes();
         bytes.len() == 12 && (bytes[4], bytes[7], bytes[10]) == (b':', b':', b'.')
     };
-    path.iter()
-        .filter_map(|p| p.to_str())
+    let parts: Vec<&str> = path.iter().filter_map(|p| p.to_str()).collect();
+    let on_usb = parts
+        .iter()
+        .any(|p| p.strip_prefix("usb").is_some_and(|n| n.parse::<u16>().is_ok()));
+    parts
+        .into_iter()
         .rfind(|p| is_pci(p))
+        .filter(|_| !on_usb)
         .map(Into::into)
 }
 
@@ -235,6 +254,15 @@ mod tests {
     }
 
     #[test]
+    fn ports_that_share_a_pci_function_are_told_apart() {
+        let port = |device, mac| nic(device, Some("0000:01:00.0"), mac);
+        let (nics, given) = give(&[], vec![port("enp1s0", "a"), port("enp1s0d1", "b")]);
+        assert_eq!(names(&nics), [("vmnic0", "enp1s0"), ("vmnic1", "enp1s0d1")]);
+        let (nics, _) = give(&given, vec![port("enp1s0d1", "b"), port("enp1s0", "a")]);
+        assert_eq!(names(&nics), [("vmnic0", "enp1s0"), ("vmnic1", "enp1s0d1")]);
+    }
+
+    #[test]
     fn virtual_nics_with_our_names_keep_them() {
         let (nics, given) = give(
             &[],
@@ -256,5 +284,9 @@ mod tests {
         let path = Path::new("/sys/devices/pci0000:00/0000:00:1c.0/0000:02:00.0/virtio3");
         assert_eq!(pci_address(path).as_deref(), Some("0000:02:00.0"));
         assert_eq!(pci_address(Path::new("/sys/devices/virtual/net/lo")), None);
+        assert_eq!(
+            pci_address(Path::new("/sys/devices/pci0000:00/0000:00:14.0/usb1/1-2/1-2:1.0")),
+            None
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! A host of its own for each test: a thread in a new network and mount namespace, with its own OVS. Namespaces
 //! end with their last process, so a test that panics leaves nothing behind.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
 use std::{
     fs,
     future::Future,
@@ -230,8 +232,14 @@ impl Host {
     }
 
     pub(crate) async fn switch(&self) -> VSwitch {
+        self.switch_with(|_| {}).await
+    }
+
+    pub(crate) async fn switch_with(&self, change: impl FnOnce(&mut Config)) -> VSwitch {
         let (ports, groups) = (self.ports.subscribe(), self.groups_sender.clone());
-        start(self.dir.path(), ports, groups, self.signal.clone()).await
+        let mut config = configuration(self.dir.path());
+        change(&mut config);
+        start(config, ports, groups, self.signal.clone()).await
     }
 
     /// The number of database transactions so far, our own and others'.
@@ -295,15 +303,19 @@ pub(crate) fn requests(wishes: &[(&str, &str, &str)]) -> Vec<PortRequest> {
     wishes.iter().map(request).collect()
 }
 
+fn configuration(dir: &Path) -> Config {
+    let mut config = Config::new(dir, dir.join("state"), dir.join("run"), "host1");
+    config.datapath_type = "netdev".into();
+    config.checkpoint = Duration::from_secs(2);
+    config
+}
+
 async fn start(
-    dir: &Path,
+    config: Config,
     ports: watch::Receiver<Arc<Vec<PortRequest>>>,
     groups: watch::Sender<Arc<PortGroups>>,
     signal: reconcile::Signal,
 ) -> VSwitch {
-    let mut config = Config::new(dir, dir.join("state"), dir.join("run"), "host1");
-    config.datapath_type = "netdev".into();
-    config.checkpoint = Duration::from_secs(2);
     let switch = VSwitch::start(config, &Metrics::new(), ports, groups, signal)
         .await
         .unwrap();
@@ -319,7 +331,13 @@ pub(crate) async fn switch_in(
     let (signal, queue) = reconcile::queue();
     let (sender, ports) = watch::channel(Arc::new(requests));
     (
-        start(dir, ports, watch::channel(Arc::default()).0, signal).await,
+        start(
+            configuration(dir),
+            ports,
+            watch::channel(Arc::default()).0,
+            signal,
+        )
+        .await,
         (sender, queue),
     )
 }
