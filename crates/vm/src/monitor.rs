@@ -4,7 +4,12 @@
 //! Inputs: QMP events, frames of the taps' packet sockets, the agent's socket, the probe's answer.
 //! Output: a [`Sensed`] in a watch channel. Ends when QEMU's connection ends, or when dropped.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use qmp::{Agent, agent::GuestInterface};
 use tokio::{
@@ -19,7 +24,7 @@ use crate::{
     packet::{self, Learned},
     process,
     qemu::{AGENT_LABEL, AGENT_PORT},
-    record::Paths,
+    record::{self, Paths},
     sys,
 };
 
@@ -83,7 +88,12 @@ impl Monitor {
         paths: &Paths,
         wake: Wake,
     ) -> Self {
-        let (sender, sensed) = watch::channel(Sensed::default());
+        // A guest that is adopted may not speak of its addresses again for hours.
+        let known = Sensed {
+            learned: record::read(&paths.addresses()).unwrap_or_default(),
+            ..Sensed::default()
+        };
+        let (sender, sensed) = watch::channel(known);
         let (probe, probe_receiver) = watch::channel(None);
         let sensors = Sensors { sender, wake };
         let nics = nics.to_vec();
@@ -145,7 +155,7 @@ async fn run(
     let (kick, kicks) = mpsc::channel(8);
     let mut tasks = JoinSet::new();
     for nic in nics {
-        tasks.spawn(learn(sensors.clone(), nic, kick.clone()));
+        tasks.spawn(learn(sensors.clone(), nic, paths.addresses(), kick.clone()));
     }
     tasks.spawn(ask_agent(sensors.clone(), paths.agent(), kicks));
     tasks.spawn(keep_probing(sensors.clone(), paths.agent(), probe));
@@ -188,7 +198,7 @@ async fn trim_log(paths: Paths) {
 }
 
 /// Learns a card's addresses from its tap.
-async fn learn(sensors: Sensors, nic: Nic, kick: mpsc::Sender<Kick>) {
+async fn learn(sensors: Sensors, nic: Nic, kept: PathBuf, kick: mpsc::Sender<Kick>) {
     let socket = nix::net::if_::if_nametoindex(nic.tap.as_str())
         .map_err(std::io::Error::from)
         .and_then(sys::address_talk)
@@ -219,6 +229,7 @@ async fn learn(sensors: Sensors, nic: Nic, kick: mpsc::Sender<Kick>) {
                         new = remember(sensed.learned.entry(nic.mac.clone()).or_default(), learned);
                     });
                     if new {
+                        keep(&sensors, &kept);
                         let _ = kick.try_send(Kick::Look);
                     }
                 }
@@ -231,6 +242,14 @@ async fn learn(sensors: Sensors, nic: Nic, kick: mpsc::Sender<Kick>) {
             }
             Err(_) => {}
         }
+    }
+}
+
+/// Notes what was learned beside QEMU's sockets, for the next process of ours; it goes when the guest stops.
+fn keep(sensors: &Sensors, file: &Path) {
+    let learned = sensors.sender.borrow().learned.clone();
+    if let Err(error) = record::write_json(file, &learned) {
+        tracing::debug!(file = %file.display(), %error, "learned addresses are not kept over a restart");
     }
 }
 

@@ -175,6 +175,12 @@ impl Paths {
         self.run.join("running.json")
     }
 
+    /// Addresses learned on its cards.
+    #[must_use]
+    pub fn addresses(&self) -> PathBuf {
+        self.run.join("addresses.json")
+    }
+
     /// QEMU's machine protocol.
     #[must_use]
     pub fn qmp(&self) -> PathBuf {
