@@ -104,7 +104,7 @@ pub(super) fn killed_qemu(site: &mut Site) -> Result<Found> {
         if guest.boots > before.boots {
             Ok(())
         } else {
-            Err("it has not restarted".to_owned())
+            Err(format!("it is at start number {}", guest.boots))
         }
     })?;
     Ok(Found::timed(took))
