@@ -157,11 +157,12 @@ async fn apply_one(
         }
         Err(status) => return Err(status),
     };
-    if matches!(why, Why::Drift | Why::Unknown) && applied != Applied::Created {
-        if let Some(clean) = revert::without_foreign(&answer) {
-            let answer = client.update(&clean).await?;
-            return Ok((Applied::Changed, answer));
-        }
+    if matches!(why, Why::Drift | Why::Unknown)
+        && applied != Applied::Created
+        && let Some(clean) = revert::without_foreign(&answer)
+    {
+        let answer = client.update(&clean).await?;
+        return Ok((Applied::Changed, answer));
     }
     Ok((applied, answer))
 }

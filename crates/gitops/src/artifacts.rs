@@ -1,13 +1,13 @@
 //! The commits that are on this host: what the source publishes and Kustomizations build from.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     path::Path,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use reconcile::Key;
+use reconcile::{Key, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -47,6 +47,10 @@ struct Shared {
     known: Mutex<HashMap<Key, Artifact>>,
     /// Trees that are being built from, so that Kustomizations of one commit share one reader.
     open: Mutex<HashMap<(Key, String), Weak<SharedTree>>>,
+    /// Repositories in which a build found damage, as a power cut may leave it.
+    damaged: Mutex<HashSet<Key>>,
+    /// Wakes the reconciler of GitRepositories.
+    sources: Mutex<Option<Signal>>,
 }
 
 /// A tree and the private folder of its git.
@@ -63,6 +67,8 @@ impl Artifacts {
             config: config.clone(),
             known: Mutex::default(),
             open: Mutex::default(),
+            damaged: Mutex::default(),
+            sources: Mutex::default(),
         };
         Self(Arc::new(shared))
     }
@@ -121,6 +127,33 @@ impl Artifacts {
                 tracing::warn!(repository = %source, %error, "can't remove what was fetched");
             }
         }
+    }
+
+    /// Says that what was fetched for a GitRepository can't be read: it is fetched anew.
+    pub(crate) fn report_damage(&self, source: &Key) {
+        self.0
+            .damaged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(source.clone());
+        let sources = self.0.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(signal) = &*sources {
+            signal.key(source.clone());
+        }
+    }
+
+    /// Who is told of damage.
+    pub(crate) fn set_sources(&self, signal: Signal) {
+        *self.0.sources.lock().unwrap_or_else(PoisonError::into_inner) = Some(signal);
+    }
+
+    /// Whether damage was reported since the last time this was asked.
+    pub(crate) fn take_damage(&self, source: &Key) -> bool {
+        self.0
+            .damaged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(source)
     }
 
     /// The tree of an artifact.

@@ -40,6 +40,8 @@ pub(crate) enum Class {
     Reference,
     /// The GitRepository says something that can't be.
     Spec,
+    /// What was fetched before can't be read any more.
+    Damage,
     /// Anything else.
     Other,
 }
@@ -318,6 +320,24 @@ fn classify(stderr: &str) -> Class {
         "upload-pack: not our ref",
     ]) {
         Class::Reference
+    } else if has(&[
+        "is corrupt",
+        "bad object",
+        "unable to read",
+        "is empty",
+        "did not send all necessary objects",
+        "not a git repository",
+        "missing blob",
+        "missing tree",
+        "unable to find",
+        "cannot be accessed",
+        "does not match index",
+        "index-pack failed",
+        "fatal: pack",
+        "bad pack",
+        "packfile",
+    ]) {
+        Class::Damage
     } else {
         Class::Other
     }

@@ -66,11 +66,9 @@ impl Owned {
 
     pub(crate) fn remember(&self, owner: &Key, known: Vec<(ObjectKey, Known)>) {
         self.with(|state| {
-            state.objects.extend(
-                known
-                    .into_iter()
-                    .map(|(key, known)| (key, (owner.clone(), known))),
-            )
+            for (key, known) in known {
+                state.objects.insert(key, (owner.clone(), known));
+            }
         });
     }
 

@@ -72,6 +72,7 @@ impl GitRepositories {
             ..reconcile::Options::default()
         };
         let (client, clock) = (self.client.clone(), self.clock.clone());
+        self.artifacts.set_sources(queue.signal());
         let seen = crate::seen::Seen::default();
         reconcile::Driver::new(self, queue, options, metrics, clock).watches(&client, gvr(), move |object| {
             if seen.is_new(object) {
@@ -105,6 +106,11 @@ impl GitRepositories {
         let mut git = Git::new(&self.config.git, private.path());
         credentials::equip(&mut git, &url, secret.as_ref(), private.path())?;
         let store = Repository::new(fetch::folder(&self.config.state_dir, &key.namespace, &key.name));
+        let damaged = self.artifacts.take_damage(key);
+        if damaged {
+            tracing::warn!(repository = %key, "what was fetched is damaged; it is fetched anew");
+            store.remove()?;
+        }
         store.open(&git, limit).await?;
         let known = self.artifacts.get(key);
         // A commit that was recorded but whose objects are damaged counts as not there.
@@ -149,6 +155,8 @@ impl GitRepositories {
         };
         if !same {
             self.artifacts.publish(key, artifact.clone()).map_err(disk)?;
+        }
+        if damaged || !same {
             self.wake(key).await;
         }
         let before = known.map(|k| k.commit).filter(|old| *old != target.commit);
@@ -168,6 +176,18 @@ impl GitRepositories {
             before,
             went_on,
         })
+    }
+
+    /// Fetches; a repository on this host that turns out damaged is made anew, once.
+    async fn fetch_or_renew(&self, key: &Key, repository: &GitRepository) -> Result<Fetched, GitError> {
+        match self.fetch(key, repository).await {
+            Err(error) if error.class == Class::Damage => {
+                tracing::warn!(repository = %key, %error, "the fetch failed on what is here");
+                self.artifacts.report_damage(key);
+                self.fetch(key, repository).await
+            }
+            done => done,
+        }
     }
 
     async fn secret(&self, key: &Key, name: Option<&str>) -> Result<Option<Credentials>, GitError> {
@@ -384,7 +404,7 @@ impl Reconciler for GitRepositories {
             return Outcome::Done;
         }
         let was_failing = condition::find(&repository.status.conditions, "FetchFailed").is_some();
-        let result = self.fetch(key, &repository).await;
+        let result = self.fetch_or_renew(key, &repository).await;
         if let Err(status) = self.report(&repository, &object, &result).await {
             return Outcome::Failed(format!("can't write the status: {status}"));
         }

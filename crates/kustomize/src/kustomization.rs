@@ -229,14 +229,27 @@ fn apply_patch(
     resources: &mut Vec<Resource>,
 ) -> Result<(), BuildError> {
     let (text, origin) = match (&patch.patch, &patch.path) {
-        (Some(text), _) if !text.trim().is_empty() => (text.clone().into_bytes(), file.to_owned()),
+        (Some(text), _) if !text.trim().is_empty() => (text.clone().into_bytes(), None),
         (_, Some(path)) => {
             let target = tree::resolve(builder.tree, folder, path).map_err(|e| wrong(file, &e))?;
-            (builder.read(&target, &target)?, target)
+            (builder.read(&target, &target)?, Some(target))
         }
         _ => return Err(BuildError::new(file, "a patch needs `patch` or `path`")),
     };
-    patch::apply(&origin, &text, patch, &builder.options.limits, resources)
+    let applied = patch::apply(
+        origin.as_deref().unwrap_or(file),
+        &text,
+        patch,
+        &builder.options.limits,
+        resources,
+    );
+    applied.map_err(|error| match error.line {
+        // A place inside an inline patch is not one in the file.
+        line @ 1.. if origin.is_none() => {
+            BuildError::new(file, format!("line {line} of an inline patch: {}", error.message))
+        }
+        _ => error,
+    })
 }
 
 fn one_resource(

@@ -63,6 +63,7 @@ impl Repository {
             }
             let _ = fs::remove_file(self.path.join(format!("{ARTIFACT}.lock")));
             let _ = fs::remove_file(self.path.join(format!("{FETCHED}.lock")));
+            self.sweep();
             return Ok(());
         }
         let failed =
@@ -71,6 +72,35 @@ impl Repository {
         git.run(&self.path, &["init", "--quiet", "--bare", "--template="], limit)
             .await?;
         Ok(())
+    }
+
+    /// Removes what a fetch that was cut off left half written.
+    fn sweep(&self) {
+        let entries = fs::read_dir(self.path.join("objects/pack"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with("tmp_")) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+
+    /// Removes everything, for a repository that is damaged.
+    pub(crate) fn remove(&self) -> Result<(), GitError> {
+        fs::remove_dir_all(&self.path)
+            .or_else(|e| {
+                if e.kind() == io::ErrorKind::NotFound {
+                    Ok(())
+                } else {
+                    Err(e)
+                }
+            })
+            .map_err(|e| {
+                GitError::new(
+                    Class::Other,
+                    format!("can't remove the damaged {}: {e}", self.path.display()),
+                )
+            })
     }
 
     /// The commit that was fetched last and is whole, if any.

@@ -13,6 +13,9 @@ use kustomize::{Entry, Tree, TreeError};
 
 use super::Git;
 
+/// In the error of a tree that can't be read.
+pub(crate) const DAMAGED: &str = "what was fetched is damaged";
+
 /// Bounds on what is read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
@@ -84,7 +87,7 @@ impl CommitTree {
         if state.broken {
             return Err(TreeError::Failed {
                 path: path.into(),
-                why: "reading the repository failed before".into(),
+                why: DAMAGED.into(),
             });
         }
         act(&mut state)
@@ -103,7 +106,7 @@ impl State {
         self.broken |= answer.is_err();
         answer.map_err(|e| TreeError::Failed {
             path: path.into(),
-            why: format!("the repository is damaged: {e}"),
+            why: format!("{DAMAGED}: {e}"),
         })
     }
 

@@ -389,3 +389,77 @@ async fn a_request_runs_at_once_and_is_acknowledged() {
     }
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hosts_own_source_and_who_may_write() {
+    let repo = Repo::new();
+    repo.write("site/a.yaml", &config_map("a", "1"));
+    let commit = repo.push();
+    let site = Site::start().await;
+    let source = gitops::BootstrapSource {
+        url: repo.url(),
+        path: "./site".into(),
+        interval: "1h".into(),
+        secret: vec![("username".into(), b"me".to_vec())],
+        ..gitops::BootstrapSource::default()
+    };
+    gitops::bootstrap(&site.client, &source).await.unwrap();
+    site.applied("selvedge-site", &commit).await;
+    // Again with nothing secret, as after an edit of host.toml.
+    gitops::bootstrap(
+        &site.client,
+        &gitops::BootstrapSource {
+            secret: Vec::new(),
+            ..source
+        },
+    )
+    .await
+    .unwrap();
+    assert!(site.get("Secret", "flux-system", "selvedge-site").await.is_none());
+    let admin = apiserver::Caller {
+        user: "selvedge-admin".into(),
+        groups: vec!["system:masters".into()],
+    };
+    for (kind, namespace, name) in [
+        ("ConfigMap", "default", "a"),
+        ("Kustomization", "flux-system", "selvedge-site"),
+    ] {
+        let mut object = site.get(kind, namespace, name).await.unwrap();
+        object["metadata"]["labels"]["mine"] = json!("x");
+        let refused = site.try_write_as(&admin, &object).await.unwrap_err();
+        assert_eq!(refused.code, 403, "{refused}");
+        assert!(
+            refused.message.contains(&repo.url()) && refused.message.contains(&commit),
+            "{refused}"
+        );
+    }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_repository_is_fetched_anew() {
+    let repo = Repo::new();
+    let first = repo.write("a.yaml", &config_map("a", "1")).push();
+    let site = site_of(&repo).await;
+    site.applied("site", &first).await;
+    // As a power cut leaves it on a file system that lies: the pack is there and its content is not.
+    let packs = site
+        .dir
+        .path()
+        .join("state/git/flux-system_site.git/objects/pack");
+    for entry in std::fs::read_dir(&packs).unwrap().flatten() {
+        if entry.path().extension().is_some_and(|e| e == "pack") {
+            let size = entry.metadata().unwrap().len();
+            std::fs::remove_file(entry.path()).unwrap();
+            std::fs::write(entry.path(), vec![0; usize::try_from(size).unwrap()]).unwrap();
+        }
+    }
+    // Another path is another build of the same commit.
+    repo.write("b.yaml", &config_map("b", "1"));
+    site.kustomization("site", json!({"path": "."})).await;
+    let next = repo.push();
+    site.fetch_now();
+    site.applied("site", &next).await;
+    assert!(site.config_map("b").await.is_some());
+    site.stop().await;
+}

@@ -8,7 +8,7 @@ use std::{
 };
 
 use apiserver::{
-    Api, Caller, Client,
+    Api, Caller, Client, Status,
     admission::GitOwned,
     api::{Target, WriteOptions},
 };
@@ -164,6 +164,10 @@ impl Site {
 
     /// Writes an object as somebody else.
     pub(crate) async fn write_as(&self, caller: &Caller, object: &Object) {
+        self.try_write_as(caller, object).await.unwrap();
+    }
+
+    pub(crate) async fn try_write_as(&self, caller: &Caller, object: &Object) -> Result<(), Status> {
         let gvr = gvr(kinds::object::kind(object));
         let target = Target::new(
             &gvr,
@@ -177,7 +181,7 @@ impl Site {
         self.api
             .update(caller, target, object.clone(), &options)
             .await
-            .unwrap();
+            .map(drop)
     }
 
     pub(crate) fn fetch_now(&self) {
