@@ -43,6 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         async move { api.run_namespaces().await }
     });
     let server = Server::new(api, &Metrics::new(), ServerOptions::default());
+    println!("https://{address}");
     println!("export KUBECONFIG={}", tls.admin_kubeconfig().display());
     let stop = async {
         let _ = tokio::signal::ctrl_c().await;

@@ -20,8 +20,8 @@
 //! | `health` | `/healthz`, `/livez`, `/readyz` |
 //! | `metrics` | what is counted |
 //!
-//! A byte stream over an upgraded connection (the console of a virtual machine) has its place in `service`: a route
-//! that answers 101 keeps the connection, which is why connections are served with upgrades.
+//! Not here yet: byte streams over an upgraded connection (the console of a virtual machine). Connections are served
+//! so that they can be upgraded; what is missing is a kind of route that takes the connection over, in `service`.
 
 use std::{
     collections::BTreeMap,

@@ -7,6 +7,9 @@ use kinds::registry::{Column, VersionDef};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
+/// The beginning of a PartialObjectMetadata.
+const PARTIAL: &[u8] = br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#;
+
 /// What goes into `object` of each row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum IncludeObject {
@@ -71,7 +74,9 @@ impl Columns {
             IncludeObject::None => {}
             IncludeObject::Metadata => {
                 out.extend_from_slice(b",\"object\":");
-                write_partial(out, raw)?;
+                out.extend_from_slice(PARTIAL);
+                serde_json::to_writer(&mut *out, &object["metadata"])?;
+                out.push(b'}');
             }
             IncludeObject::Object => {
                 out.extend_from_slice(b",\"object\":");

@@ -167,11 +167,8 @@ impl Tls {
 
     /// Makes anew what is due, and the kubeconfigs when they differ. Returns whether anything was written.
     pub fn renew(&self) -> Result<bool, Error> {
-        let options = self
-            .options
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        // Held to the end: one renewal at a time.
+        let options = self.options.lock().unwrap_or_else(PoisonError::into_inner);
         let (serving, mut written) = serving_certificate(&options, &self.authority, &self.clock)?;
         *self.serving.0.write().unwrap_or_else(PoisonError::into_inner) = certified(&serving)?;
         written |= files::write_if_changed(

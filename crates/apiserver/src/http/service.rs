@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -40,6 +41,11 @@ use super::{
 
 /// The version of Kubernetes whose API this is.
 const KUBERNETES: (&str, &str) = ("1", "34");
+
+/// How long a request waits for its place.
+const PLACE: Duration = Duration::from_secs(1);
+/// Places that a list without a limit takes.
+const WHOLE_LIST: u32 = 16;
 
 /// A request, taken apart.
 pub(super) struct Parsed {
@@ -90,9 +96,9 @@ pub(super) async fn handle(state: Arc<State>, peer: &Peer, request: Request<Inco
         }
     };
     let (verb, resource) = label(&state, &target, &method, is_watch);
-    state
-        .metrics
-        .request(verb, resource, response.status().as_u16(), start.elapsed());
+    let (code, took) = (response.status().as_u16(), start.elapsed());
+    state.metrics.request(verb, resource, code, took);
+    tracing::debug!(verb, resource, code, took = ?took, "request");
     if head {
         let length = hyper::body::Body::size_hint(response.body()).exact();
         *response.body_mut() = Body::empty();
@@ -114,12 +120,9 @@ async fn limited(
     body: Incoming,
     is_watch: bool,
 ) -> Answer {
-    let exempt = matches!(target, Target::Health(..) | Target::Metrics | Target::Version);
-    let places = if is_watch { &state.watches } else { &state.requests };
-    let permit = match places.clone().try_acquire_owned() {
-        Ok(permit) => Some(permit),
-        Err(_) if exempt => None,
-        Err(_) => {
+    let permit = match place(state, target, &parsed, is_watch).await {
+        Some(permit) => permit,
+        None => {
             state.metrics.refused.inc();
             return refusal(&Status::new(
                 429,
@@ -167,10 +170,31 @@ async fn limited(
     Answer::from_parts(head, body)
 }
 
+/// A request's place; those that need none have none.
+type Place = Option<OwnedSemaphorePermit>;
+
+/// A place among the requests at a time, waited for a moment. A whole list takes several: it has more in memory.
+async fn place(state: &State, target: &Target, parsed: &Parsed, is_watch: bool) -> Option<Place> {
+    // Whether it is alive can be asked also of a server that has too much to do.
+    if matches!(target, Target::Health(..) | Target::Metrics | Target::Version) {
+        return Some(None);
+    }
+    if is_watch {
+        return state.watches.clone().try_acquire_owned().ok().map(Some);
+    }
+    let whole = matches!(target, Target::Resource(resource) if resource.name.is_empty())
+        && parsed.is_read()
+        && parsed.query.get("limit").is_none();
+    let most = u32::try_from(state.options.max_requests).unwrap_or(u32::MAX);
+    let places = if whole { WHOLE_LIST.min(most) } else { 1 };
+    let wait = timeout(PLACE, state.requests.clone().acquire_many_owned(places));
+    wait.await.ok()?.ok().map(Some)
+}
+
 /// A stream that keeps its request's place until it is dropped.
 struct Guarded {
     parts: Parts,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Place,
 }
 
 impl Stream for Guarded {

@@ -1,5 +1,11 @@
 //! The HTTP server, asked by real kubectls and by hand.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests"
+)]
 
 mod kubectl;
 mod kubectl_old;

@@ -276,6 +276,21 @@ async fn nobody_may_only_know_that_it_is_alive() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_another_ca_opens_nothing() {
+    let (site, other) = (Site::start().await, Site::start().await);
+    let pem = other.tls.client("selvedge-admin", &["system:masters"]).unwrap();
+    let identity = reqwest::Identity::from_pem(format!("{}{}", pem.certificate, pem.key).as_bytes()).unwrap();
+    let ca = reqwest::Certificate::from_pem(site.tls.ca_pem().as_bytes()).unwrap();
+    let client = reqwest::Client::builder()
+        .identity(identity)
+        .tls_certs_only([ca])
+        .no_proxy()
+        .build()
+        .unwrap();
+    assert!(client.get(format!("{}/livez", site.url)).send().await.is_err());
+}
+
+#[tokio::test]
 async fn who_is_no_master_may_only_ask_who_it_is() {
     let site = Site::start().await;
     let visitor = site.client_of("visitor", &["guests"]);
