@@ -51,6 +51,18 @@ pub enum Choice {
     Tcg,
 }
 
+impl Choice {
+    /// By name: `kvm`, `tcg`; anything else is `auto`.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        match name {
+            "kvm" => Self::Kvm,
+            "tcg" => Self::Tcg,
+            _ => Self::Auto,
+        }
+    }
+}
+
 /// The longest that the probe may take; on hardware it takes a tenth of a second.
 const LIMIT: Duration = Duration::from_secs(3);
 /// What the guest writes to the debug-exit device; QEMU ends with twice that and one.

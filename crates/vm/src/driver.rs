@@ -15,8 +15,8 @@ use kinds::{
     network::{PortGroups, PortRequest},
     object,
 };
-use reconcile::{Key, Outcome, Reconciler, Signal};
-use telemetry::Clock;
+use reconcile::{Driver, Key, Options, Outcome, Queue, Reconciler, Signal, Wake};
+use telemetry::{Clock, Metrics};
 use tokio::sync::{OnceCell, watch};
 
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
     desired::{self, Bootstrap, Desired, Inputs, Missing},
     images::Images,
     machine::Machine,
-    monitor::{Sensed, Wake},
+    monitor::{self, Sensed},
     objects::Objects,
     observe,
     plan::{self, Action, Guest, Hold, Observed, Step, condition},
@@ -37,6 +37,8 @@ use crate::{
 };
 
 mod inputs;
+
+use inputs::References;
 
 /// Holds a virtual machine's object until its parts are gone.
 pub const FINALIZER: &str = "vmoperator.vmware.com/virtualmachine";
@@ -110,12 +112,12 @@ impl Shared {
     }
 
     /// Wakes a virtual machine by `namespace/name`.
-    pub(crate) fn wake(&self, owner: &str) -> Wake {
+    pub(crate) fn wake(&self, owner: &str) -> monitor::Wake {
         let (namespace, name) = owner.split_once('/').unwrap_or(("", owner));
         self.wake_key(Key::new(namespace, name))
     }
 
-    pub(crate) fn wake_key(&self, key: Key) -> Wake {
+    pub(crate) fn wake_key(&self, key: Key) -> monitor::Wake {
         let signal = self.signal.clone();
         Arc::new(move || signal.key(key.clone()))
     }
@@ -150,6 +152,7 @@ impl Shared {
 pub struct Vms {
     shared: Arc<Shared>,
     machines: Mutex<BTreeMap<Key, Arc<tokio::sync::Mutex<Machine>>>>,
+    references: References,
 }
 
 impl Vms {
@@ -202,7 +205,31 @@ impl Vms {
         Arc::new(Self {
             shared,
             machines: Mutex::default(),
+            references: References::default(),
         })
+    }
+
+    /// The driver for these virtual machines: it watches them and what they refer to. `queue` must be the one that
+    /// the signal given to [`Vms::new`] fills.
+    #[must_use]
+    pub fn driver(self: &Arc<Self>, queue: Queue, client: &apiserver::Client, metrics: &Metrics) -> Driver {
+        let options = Options::default();
+        let mut driver = Driver::new(self.clone(), queue, options, metrics, self.shared.clock.clone())
+            .watches(client, gvr::virtual_machines(), Wake::own);
+        for resource in [gvr::virtual_machine_classes(), gvr::config_maps(), gvr::secrets()] {
+            let (vms, plural) = (self.clone(), resource.plural.clone());
+            driver = driver.watches(client, resource, move |object| {
+                let users = vms
+                    .references
+                    .users(&plural, object::namespace(object), object::name(object));
+                if users.is_empty() {
+                    Wake::Nothing
+                } else {
+                    Wake::Keys(users)
+                }
+            });
+        }
+        driver
     }
 
     fn machine(&self, key: &Key) -> Arc<tokio::sync::Mutex<Machine>> {
@@ -211,6 +238,7 @@ impl Vms {
     }
 
     fn forget(&self, key: &Key) {
+        self.references.set(key, Vec::new());
         self.machines
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -242,6 +270,8 @@ impl Vms {
         let identity = known
             .as_ref()
             .map_or_else(|| object::uid(&vm).to_owned(), |record| record.identity.clone());
+        // Before they are read, so that a change in between wakes it.
+        self.references.set(key, inputs::references(&vm));
         let class = shared.class(&vm).await?;
         let bootstrap = shared.bootstrap(&vm).await?;
         let mut desired = desired::of(Inputs {

@@ -403,7 +403,9 @@ fn size(plan: &mut Plan, wish: &DiskWish, index: usize, disk: &DiskRecord, bytes
 
 fn network(plan: &mut Plan, observed: &Observed, record: &Record, nics: &[Nic]) {
     for port in &record.ports {
-        if !nics.iter().any(|nic| nic.tap == port.interface) && matches!(observed.guest, Guest::Gone) {
+        // A suspended guest goes on with the cards that it had.
+        let unused = matches!(observed.guest, Guest::Gone) && !observed.saved;
+        if unused && !nics.iter().any(|nic| nic.tap == port.interface) {
             plan.step(
                 Action::RemoveTap(port.interface.clone()),
                 "its network card is gone",

@@ -53,6 +53,7 @@ impl Report<'_> {
             set("instanceUUID", json!(unique));
             set("biosUUID", json!(unique));
             set("networkInterfaces", self.network_interfaces());
+            set("volumes", self.volumes());
             set("vmIp", json!(self.first_address().map(|a| a.ip.to_string())));
             let host_name = self.sensed.agent.as_ref().map(|agent| agent.host_name.as_str());
             set("hostName", json!(host_name.filter(|name| !name.is_empty())));
@@ -127,6 +128,31 @@ impl Report<'_> {
             card
         });
         Value::Array(each.collect())
+    }
+
+    /// The further disks. Those of the image belong to the image.
+    fn volumes(&self) -> Value {
+        let attached = match &self.observed.guest {
+            Guest::Alive(_, launch) => launch.disks,
+            _ => 0,
+        };
+        let disks = self
+            .observed
+            .record
+            .iter()
+            .flat_map(|record| record.disks.iter().enumerate());
+        let each = disks
+            .filter(|(_, disk)| !disk.volume.is_empty())
+            .map(|(index, disk)| {
+                let id = uuid(&format!("{}/disk-{index}", self.identity));
+                json!({"name": disk.volume, "attached": index < attached, "diskUUID": id, "error": ""})
+            });
+        let list: Vec<Value> = each.collect();
+        if list.is_empty() {
+            Value::Null
+        } else {
+            Value::Array(list)
+        }
     }
 
     /// The first card's first address; a link-local one is of no use to others.

@@ -1,10 +1,14 @@
 //! Reading what a virtual machine refers to.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
 
 use apiserver::Status;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use kinds::{Object, gvr, object};
+use reconcile::Key;
 use serde_json::Value;
 
 use super::{Bootstrap, Shared, classes};
@@ -69,5 +73,58 @@ fn content(kind: &str, source: &Object) -> BTreeMap<String, Vec<u8>> {
         }
     }
     out.extend(entries(texts).map(|(key, value)| (key, text(value))));
+    out
+}
+
+/// What an object is looked up by: plural, namespace, name.
+type Reference = (String, String, String);
+
+/// Which virtual machine refers to what, so that a change of one of thousands of ConfigMaps wakes only those that
+/// it concerns.
+#[derive(Debug, Default)]
+pub(super) struct References(Mutex<BTreeMap<Key, Vec<Reference>>>);
+
+impl References {
+    pub(super) fn set(&self, key: &Key, references: Vec<Reference>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if references.is_empty() {
+            all.remove(key)
+        } else {
+            all.insert(key.clone(), references)
+        };
+    }
+
+    pub(super) fn users(&self, plural: &str, namespace: &str, name: &str) -> Vec<Key> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = |list: &Vec<Reference>| {
+            list.iter()
+                .any(|(p, s, n)| (p.as_str(), s.as_str(), n.as_str()) == (plural, namespace, name))
+        };
+        all.iter()
+            .filter(|(_, list)| named(list))
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+}
+
+/// What a virtual machine refers to, wherever it might be.
+pub(super) fn references(vm: &Object) -> Vec<Reference> {
+    let spec = &vm["spec"];
+    let metadata = &spec["vmMetadata"];
+    let namespace = object::namespace(vm);
+    let mut out = Vec::new();
+    let mut add = |plural: String, namespace: &str, name: &Value| {
+        if let Some(name) = name.as_str().filter(|name| !name.is_empty()) {
+            out.push((plural, namespace.to_owned(), name.to_owned()));
+        }
+    };
+    add(
+        gvr::virtual_machine_classes().plural,
+        namespace,
+        &spec["className"],
+    );
+    add(gvr::virtual_machine_classes().plural, GLOBAL, &spec["className"]);
+    add(gvr::config_maps().plural, namespace, &metadata["configMapName"]);
+    add(gvr::secrets().plural, namespace, &metadata["secretName"]);
     out
 }

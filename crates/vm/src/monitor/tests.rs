@@ -37,7 +37,9 @@ async fn a_guest_that_speaks_is_learned_and_wakes_the_reconciler() {
         port_group: String::new(),
         model: String::new(),
     };
-    let task = tokio::spawn(learn(sensors.clone(), nic, kick));
+    let dir = tempfile::tempdir().unwrap();
+    let kept = dir.path().join("addresses.json");
+    let task = tokio::spawn(learn(sensors.clone(), nic, kept.clone(), kick));
 
     // A virtual network header, then ARP: 10.0.0.7 asks for 10.0.0.1.
     let mut frame = vec![0; 10];
@@ -66,6 +68,8 @@ async fn a_guest_that_speaks_is_learned_and_wakes_the_reconciler() {
         }]
     );
     assert_eq!(kicked.recv().await, Some(Kick::Look));
+    let kept: BTreeMap<String, Vec<Learned>> = record::read(&kept).unwrap();
+    assert_eq!(kept[mac], addresses, "the next process knows it too");
     task.abort();
     let _ = task.await;
     drop((guest, tap));
