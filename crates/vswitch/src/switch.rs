@@ -159,7 +159,7 @@ impl VSwitch {
     ) -> Result<Self, KernelError> {
         let (netlink, events) = Watcher::new()?;
         if config.nics.rename {
-            let kernel = Kernel::read(&netlink).await?;
+            let kernel = Kernel::read(&netlink, &[]).await?;
             let renamed = match config.nics.read(&kernel) {
                 Ok(nics) => rename(&nics, &kernel).await.map_err(|e| chain(&e).to_string()),
                 Err(error) => Err(error.to_string()),
@@ -198,7 +198,7 @@ impl VSwitch {
     /// # Errors
     /// The kernel can't be asked, or a new number can't be written down.
     pub async fn nics(&self) -> Result<Nics, NicError> {
-        self.inner.nics(&Kernel::read(&self.inner.netlink).await?)
+        self.inner.nics(&Kernel::read(&self.inner.netlink, &[]).await?)
     }
 
     /// What is at the other end of the uplinks, as link discovery knows it.
@@ -220,7 +220,7 @@ impl VSwitch {
     /// # Errors
     /// The kernel can't be asked, or a new number can't be written down.
     pub async fn base_profile(&self) -> Result<Value, NicError> {
-        let kernel = Kernel::read(&self.inner.netlink).await?;
+        let kernel = Kernel::read(&self.inner.netlink, &[]).await?;
         let nics = self.inner.nics(&kernel)?;
         Ok(base::base_profile(&nics, &kernel))
     }
@@ -268,7 +268,7 @@ impl Inner {
     }
 
     async fn reconcile(&self, profile: &Value) -> SectionReport {
-        let nics = match Kernel::read(&self.netlink)
+        let nics = match Kernel::read(&self.netlink, &[])
             .await
             .map_err(NicError::from)
             .and_then(|k| self.nics(&k))

@@ -454,9 +454,17 @@ fn a_thousand_port_groups() {
         reconcile(&switch, &thousand).await;
         println!("1,000 port groups with 50 ports: {:?}", started.elapsed());
         assert_eq!(host.groups.borrow().len(), 1000);
-        let started = tokio::time::Instant::now();
-        assert_eq!(reconcile(&switch, &thousand).await.changes, []);
-        println!("1,000 port groups, unchanged: {:?}", started.elapsed());
+        let mut times = Vec::new();
+        for _ in 0..20 {
+            let started = tokio::time::Instant::now();
+            assert_eq!(reconcile(&switch, &thousand).await.changes, []);
+            times.push(started.elapsed());
+        }
+        times.sort();
+        println!(
+            "1,000 port groups, unchanged: {:?} at best, {:?} in the middle",
+            times[0], times[10]
+        );
     });
 }
 

@@ -133,18 +133,17 @@ impl Watcher {
 }
 
 impl Kernel {
-    /// Reads links, addresses and routes.
+    /// Reads links, addresses and routes, and of these uplinks whether they are silent.
     ///
     /// # Errors
     /// The kernel refused.
-    pub async fn read(handle: &Handle) -> Result<Self, KernelError> {
+    pub async fn read(handle: &Handle, uplinks: &[&str]) -> Result<Self, KernelError> {
         let mut kernel = Self::default();
         let mut names = BTreeMap::new();
         let mut links = handle.link().get().execute();
         while let Some(message) = next(&mut links, "links").await? {
             if let Some((name, mut link)) = link(&message) {
-                // Only asked of what can be an uplink: there may be a thousand taps.
-                link.silent = !matches!(link.kind.as_str(), "tun" | "openvswitch") && silent(&name);
+                link.silent = uplinks.contains(&name.as_str()) && silent(&name);
                 names.insert(link.index, name.clone());
                 kernel.links.insert(name, link);
             }

@@ -60,8 +60,8 @@ impl Inner {
         drift: bool,
     ) -> Result<(), Problem> {
         let failed = apply_kernel(&plan.kernel).await.err();
-        let after = self.observe().await?;
         let wish = (state.desired.clone().unwrap_or_default(), Vec::new());
+        let after = self.observe(&wish.0).await?;
         let left = self.plan(&wish, &after).kernel;
         let done = plan.kernel.iter().filter(|step| !left.contains(step));
         state.untold.extend(done.map(|step| Applied {
@@ -98,7 +98,7 @@ impl Inner {
             "after the change the gateway {} did not answer for {:?}: the change was undone",
             checkpoint.gateway, self.config.checkpoint
         );
-        if let Err(problem) = self.undo(state, &checkpoint).await {
+        if let Err(problem) = self.undo(state, &checkpoint, desired).await {
             message = format!("{message}, but not wholly: {}", problem.message);
         }
         let problem = problem("ConnectivityLost", message);
@@ -106,9 +106,14 @@ impl Inner {
         Err(problem)
     }
 
-    async fn undo(&self, state: &mut State, checkpoint: &Checkpoint) -> Result<(), Problem> {
-        let observed = self.observe().await?;
+    async fn undo(
+        &self,
+        state: &mut State,
+        checkpoint: &Checkpoint,
+        desired: &Desired,
+    ) -> Result<(), Problem> {
         let back = state.applied.clone().unwrap_or_default();
+        let observed = self.observe(&back.0).await?;
         let plan = self.plan(&back, &observed);
         let mut snapshots = self.snapshots.clone();
         if !plan.steps.is_empty() {
@@ -116,7 +121,7 @@ impl Inner {
                 .await
                 .map_err(|error| problem("ApplyFailed", chain(&error).to_string()))?;
         }
-        let observed = self.observe().await?;
+        let observed = self.observe(desired).await?;
         let flows = self.flows(state, &back.0, &plan.attachments, &observed).await;
         let steps = restore(&checkpoint.kernel, &observed.kernel);
         if !steps.is_empty() {

@@ -35,7 +35,7 @@ impl Inner {
     }
 
     async fn make(&self, state: &mut State, desired: &Desired) -> Result<Vec<Problem>, Problem> {
-        let mut observed = self.observe().await?;
+        let mut observed = self.observe(desired).await?;
         let requests = self.requests(state, &observed.database);
         let wish = (desired.clone(), requests);
         let drift = state.applied.as_ref() == Some(&wish);
@@ -51,7 +51,7 @@ impl Inner {
                         drift,
                     });
                     state.untold.extend(told);
-                    observed = self.observe().await?;
+                    observed = self.observe(desired).await?;
                     plan = self.plan(&wish, &observed);
                     if let Some(step) = plan.steps.first() {
                         let message = format!("the switch did not stay as it was made; still to do: {step}");
@@ -60,7 +60,7 @@ impl Inner {
                 }
                 Err(ApplyError::Transaction(error)) if error.is_guard() && looks < LOOKS => {
                     looks += 1;
-                    observed = self.observe().await?;
+                    observed = self.observe(desired).await?;
                     plan = self.plan(&wish, &observed);
                 }
                 Err(error) => return Err(problem("ApplyFailed", chain(&error).to_string())),
@@ -92,7 +92,7 @@ impl Inner {
         plan(&wish.0, &wish.1, observed, &self.config.datapath_type)
     }
 
-    pub(super) async fn observe(&self) -> Result<Observed, Problem> {
+    pub(super) async fn observe(&self, desired: &Desired) -> Result<Observed, Problem> {
         let database = self.snapshots.borrow().as_ref().and_then(Database::read);
         let state = self.client.state();
         let connection = state.borrow().clone();
@@ -110,7 +110,13 @@ impl Inner {
             }
             (Some(database), _) => database,
         };
-        let kernel = Kernel::read(&self.netlink).await;
+        let uplinks: Vec<&str> = desired
+            .switches
+            .iter()
+            .flat_map(|s| &s.uplinks)
+            .map(|u| u.device.as_str())
+            .collect();
+        let kernel = Kernel::read(&self.netlink, &uplinks).await;
         let kernel = kernel.map_err(|error| problem("HostUnreadable", chain(&error).to_string()))?;
         Ok(Observed { database, kernel })
     }

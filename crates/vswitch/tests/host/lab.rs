@@ -189,7 +189,12 @@ impl Host {
             signal,
             dir,
         };
-        host.vsctl("--no-wait init");
+        // The socket is there a moment before anybody listens on it.
+        let init = format!(
+            "ovs-vsctl --timeout=10 --db=unix:{} --no-wait init",
+            host.path("db.sock").display()
+        );
+        wait_until("the database", || try_run(&init).0);
         host.start_vswitchd();
         host
     }
