@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kinds::{
     flux::{self, Kustomization},
     object::{self, Gvr, ObjectKey},
@@ -129,6 +130,30 @@ fn mark(object: &mut Value, owner: &Kustomization, file: &str) {
     put(metadata, "annotations", [(SOURCE_PATH, file)]);
     if let Some(root) = object.as_object_mut() {
         root.remove("status");
+    }
+    if object::kind(object) == "Secret" && object::api_version(object) == "v1" {
+        text_into_data(object);
+    }
+}
+
+/// Puts the text of a Secret into its data, as the API would. Here already, so that a key that is gone from
+/// the text is seen as one that Git no longer has.
+fn text_into_data(secret: &mut Value) {
+    let Some(root) = secret.as_object_mut() else {
+        return;
+    };
+    let Some(Value::Object(text)) = root.remove("stringData") else {
+        return;
+    };
+    let data = root.entry("data").or_insert(Value::Null);
+    if data.is_null() {
+        *data = Value::Object(serde_json::Map::new());
+    }
+    if let Some(data) = data.as_object_mut() {
+        for (key, value) in text {
+            let bytes = value.as_str().unwrap_or_default().as_bytes();
+            data.insert(key, STANDARD.encode(bytes).into());
+        }
     }
 }
 

@@ -9,9 +9,12 @@ fn errors(tree: &MemoryTree, path: &str) -> Vec<String> {
 
 const A: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
 
+/// A kustomization, the files beside it, and a part of the error.
+type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+
 #[test]
 fn each_mistake_is_named_with_its_place() {
-    let cases: &[(&str, &[(&str, &str)], &str)] = &[
+    let cases: &[Case] = &[
         (
             "resources: [a.yaml]\nhelmCharts: []\n",
             &[("a.yaml", A)],

@@ -274,3 +274,49 @@ impl Tree for CommitTree {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lists_are_read_and_harmful_names_left_out() {
+        let id = [7_u8; 20];
+        let mut bytes = Vec::new();
+        for (mode, name) in [
+            ("100644", "b.yaml"),
+            ("40000", "a"),
+            ("120000", ".."),
+            ("100644", "x/y"),
+            ("40000", ".GIT"),
+        ] {
+            bytes.extend([mode.as_bytes(), b" ", name.as_bytes(), b"\0", &id].concat());
+        }
+        let items = parse(&bytes, 20).unwrap();
+        let seen: Vec<(&str, u32)> = items.iter().map(|i| (i.name.as_str(), i.mode)).collect();
+        assert_eq!(seen, [("a", FOLDER), ("b.yaml", 0o100_644)]);
+        assert_eq!(items[0].id, "07".repeat(20));
+        assert!(parse(&bytes[..bytes.len() - 1], 20).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes, 20);
+            let mut like = b"40000 name\0".to_vec();
+            like.extend(&bytes);
+            let _ = parse(&like, 32);
+        }
+
+        #[test]
+        fn addresses_do_not_panic(text in "\\PC{0,60}", user in "[a-z:@/%0-9-]{0,20}") {
+            for text in [text.clone(), format!("https://{user}{text}"), format!("ssh://{user}"), format!("{user}:{text}")] {
+                if let Ok(url) = crate::git::url::Url::parse(&text) {
+                    prop_assert!(!url.address.starts_with('-'));
+                }
+            }
+        }
+    }
+}

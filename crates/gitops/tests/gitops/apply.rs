@@ -463,3 +463,24 @@ async fn a_damaged_repository_is_fetched_anew() {
     assert!(site.config_map("b").await.is_some());
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_a_secret_come_and_go() {
+    let repo = Repo::new();
+    let secret = |text: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\ndata: {{c: Yw==}}\nstringData: {text}\n"
+        )
+    };
+    let first = repo.write("s.yaml", &secret("{a: x, b: y}")).push();
+    let site = site_of(&repo).await;
+    site.applied("site", &first).await;
+    let object = site.get("Secret", "default", "s").await.unwrap();
+    assert_eq!(object["data"], json!({"a": "eA==", "b": "eQ==", "c": "Yw=="}));
+    let second = repo.write("s.yaml", &secret("{a: z}")).push();
+    site.fetch_now();
+    site.applied("site", &second).await;
+    let object = site.get("Secret", "default", "s").await.unwrap();
+    assert_eq!(object["data"], json!({"a": "eg==", "c": "Yw=="}));
+    site.stop().await;
+}

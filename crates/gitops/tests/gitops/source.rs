@@ -127,6 +127,8 @@ struct Sshd {
     child: std::process::Child,
     port: u16,
     _dir: tempfile::TempDir,
+    /// Whether sshd's folder was made for it and is to go again.
+    made_folder: bool,
     identity: String,
     host_key: String,
 }
@@ -135,6 +137,9 @@ impl Drop for Sshd {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if self.made_folder {
+            let _ = fs::remove_dir("/run/sshd");
+        }
     }
 }
 
@@ -167,7 +172,7 @@ fn sshd() -> Option<Sshd> {
         .local_addr()
         .unwrap()
         .port();
-    fs::create_dir_all("/run/sshd").unwrap();
+    let made_folder = fs::create_dir("/run/sshd").is_ok();
     let d = dir.path().display();
     let config = format!(
         "Port {port}\nListenAddress 127.0.0.1\nHostKey {d}/host\nAuthorizedKeysFile {d}/authorized\nPidFile {d}/pid\n\
@@ -185,6 +190,7 @@ fn sshd() -> Option<Sshd> {
         port,
         identity,
         host_key,
+        made_folder,
         _dir: dir,
     })
 }
