@@ -9,7 +9,6 @@ use std::{
 use kinds::network::PortRequest;
 use qmp::client::Events;
 use reconcile::Key;
-use serde_json::json;
 use tokio::process::Command;
 
 use crate::{
@@ -23,8 +22,13 @@ use crate::{
     process::{self, Running},
     qemu,
     record::{self, DiskRecord, Launch, Paths, Record, Stop},
-    sys,
 };
+
+mod files;
+mod suspend;
+
+use files::{make_tap, remove_file, remove_state, remove_tap};
+use suspend::job;
 
 /// The snapshot that holds a suspended guest.
 const SNAPSHOT: &str = "selvedge-suspended";
@@ -428,43 +432,6 @@ impl Applier<'_> {
         Ok(running.client.system_powerdown().await?)
     }
 
-    async fn suspend(&mut self) -> Result<(), Error> {
-        let Guest::Alive(_, launch) = &self.observed.guest else {
-            return Err(Error::NoQemu);
-        };
-        let running = self.qemu()?;
-        running.client.stop().await?;
-        // What an earlier try left is in the way.
-        let _ = job(running, "snapshot-delete", launch).await;
-        if let Err(error) = job(running, "snapshot-save", launch).await {
-            // Better a guest that runs than one that is lost.
-            running.client.cont().await?;
-            return Err(error);
-        }
-        record::write_json(&self.paths.saved(), launch).map_err(file("can't write", self.paths.saved()))?;
-        self.note_end()?;
-        self.qemu()?.quit(self.paths).await?;
-        self.machine.running = None;
-        Ok(())
-    }
-
-    async fn discard_saved(&self) -> Result<(), Error> {
-        let launch: Option<Launch> = record::read(&self.paths.saved());
-        remove_file(&self.paths.saved())?;
-        if let Guest::Alive(_, launch) = &self.observed.guest {
-            // Without its note the snapshot is never loaded; it only costs room.
-            let _ = job(self.qemu()?, "snapshot-delete", launch).await;
-            return Ok(());
-        }
-        for index in 0..launch.map_or(0, |launch| launch.disks) {
-            let path = self.paths.disk(index);
-            let name = path.display().to_string();
-            self.image_tool(&path, &["snapshot", "-q", "-d", SNAPSHOT, &name])
-                .await?;
-        }
-        Ok(())
-    }
-
     fn remove(&mut self) -> Result<(), Error> {
         self.shared.publish_ports(self.key, Vec::new());
         self.machine.image = crate::machine::Fetch::default();
@@ -487,129 +454,4 @@ impl Applier<'_> {
         self.shared.cgroups.remove(&self.paths.id);
         remove_state(self.paths)
     }
-}
-
-/// Runs one of QEMU's snapshot jobs to its end.
-async fn job(running: &Running, command: &str, launch: &Launch) -> Result<(), Error> {
-    let mut nodes: Vec<String> = (0..launch.disks).map(|index| format!("disk{index}")).collect();
-    let mut arguments = json!({"job-id": command, "tag": SNAPSHOT});
-    if command != "snapshot-delete" {
-        arguments["vmstate"] = json!("disk0");
-    }
-    if launch.firmware != Firmware::Bios {
-        nodes.push("variables".into());
-    }
-    arguments["devices"] = json!(nodes);
-    let mut events = running.client.events();
-    running.client.execute(command, arguments).await?;
-    // Writing gigabytes takes as long as it takes; the end of QEMU ends the stream.
-    loop {
-        match events.recv().await {
-            Ok(event)
-                if event.name == "JOB_STATUS_CHANGE"
-                    && event.data["id"] == command
-                    && event.data["status"] == "concluded" =>
-            {
-                break;
-            }
-            Ok(_) => {}
-            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => return Err(qmp::Error::Closed.into()),
-        }
-    }
-    let jobs = running
-        .client
-        .execute("query-jobs", serde_json::Value::Null)
-        .await?;
-    let error = jobs
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|job| job["id"] == command)
-        .and_then(|job| job["error"].as_str());
-    let result = error.map_or(Ok(()), |error| Err(Error::Snapshot(error.into())));
-    running
-        .client
-        .execute("job-dismiss", json!({"id": command}))
-        .await?;
-    result
-}
-
-fn make_tap(name: &str, mtu: u32) -> Result<(), Error> {
-    let failed = |source| Error::Tap {
-        name: name.into(),
-        source,
-    };
-    // A running QEMU holds its tap; only the MTU can change then.
-    match sys::tap_open(name) {
-        Ok(_) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
-        Err(error) => return Err(failed(error)),
-    }
-    sys::interface_up(name, mtu).map_err(failed)
-}
-
-fn remove_tap(name: &str) -> Result<(), Error> {
-    if sys::interface_mtu(name).is_err() {
-        return Ok(());
-    }
-    let tap = sys::tap_open(name).and_then(|tap| sys::tap_persist(&tap, false));
-    tap.map_err(|source| Error::Tap {
-        name: name.into(),
-        source,
-    })
-}
-
-fn remove_file(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("can't remove", path)(error)),
-        _ => Ok(()),
-    }
-}
-
-/// Removes the files that this domain makes, the record last, then the directory. A file of somebody else
-/// stays, and with it the directory.
-fn remove_state(paths: &Paths) -> Result<(), Error> {
-    let entries = match fs::read_dir(&paths.state) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(file("can't read", &paths.state)(error)),
-    };
-    let ours = |name: &str| {
-        let disk = name
-            .strip_prefix("disk-")
-            .and_then(|rest| rest.strip_suffix(".qcow2"));
-        let new = name.strip_suffix(".new").unwrap_or(name);
-        disk.is_some_and(|index| index.parse::<usize>().is_ok())
-            || [
-                "seed.iso",
-                "nvram.qcow2",
-                "nvram",
-                "suspended.json",
-                "console.log",
-                "console.log.1",
-                "qemu.log",
-            ]
-            .contains(&new)
-            || name == "vm.json.new"
-    };
-    for entry in entries.filter_map(Result::ok) {
-        if entry.file_name().to_str().is_some_and(ours) {
-            remove_file(&entry.path())?;
-        }
-    }
-    remove_file(&paths.record())?;
-    match fs::remove_dir(&paths.state) {
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-            tracing::warn!(directory = %paths.state.display(), "has files that are not ours; they stay");
-        }
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(file("can't remove", &paths.state)(error));
-        }
-        _ => {
-            // The namespace's directory goes with its last virtual machine.
-            let _ = paths.state.parent().map(fs::remove_dir);
-        }
-    }
-    Ok(())
 }

@@ -107,6 +107,8 @@ impl Cgroups {
                 }
                 _ => {}
             }
+            // The parent goes with the last of its children, and stays otherwise.
+            let _ = directory.parent().map(fs::remove_dir);
         }
     }
 }

@@ -416,10 +416,19 @@ impl Drop for Lab {
             if let Ok(process) = sys::process_open(pid) {
                 let _ = sys::process_kill(&process);
             }
-        }
-        // A tap is free only when its QEMU is gone.
-        while !self.qemus().is_empty() {
-            std::thread::yield_now();
+            // Taps and control groups are free when all its threads are gone and it only waits to be asked for its
+            // result.
+            let ended = || {
+                let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                threads <= 1
+                    && stat
+                        .rsplit_once(") ")
+                        .is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+            };
+            while !ended() {
+                std::thread::yield_now();
+            }
         }
         let records = record::all(&self.config.state_dir);
         let taps = records
@@ -433,9 +442,6 @@ impl Drop for Lab {
             let paths = self.paths(&record.name);
             cgroups.remove(&paths.id);
             let _ = process::clear(&paths);
-        }
-        for tree in ["", "cpu", "memory"] {
-            let _ = std::fs::remove_dir(self.config.cgroup_root.join(tree).join(&self.config.cgroup_name));
         }
     }
 }
