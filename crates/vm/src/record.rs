@@ -239,7 +239,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     std::fs::File::open(directory)?.sync_all()
 }
 
-/// [`write`] of a value as JSON.
+/// [`write()`] of a value as JSON.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     write(path, &serde_json::to_vec_pretty(value)?)
 }

@@ -20,7 +20,7 @@ pub(super) fn power(
 ) {
     match (&observed.guest, desired.power) {
         (Guest::Unreachable, Power::PoweredOff) => {
-            plan.step(Action::Kill, "it is to be powered off and QEMU does not answer")
+            plan.step(Action::Kill, "it is to be powered off and QEMU does not answer");
         }
         (Guest::Unreachable, Power::PoweredOn | Power::Suspended) => {
             // A host whose disks stall makes QEMU deaf for a while; the guest may be well.
