@@ -5,6 +5,7 @@ use std::{
     fs, io,
     path::Path,
     sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
 };
 
 use reconcile::{Key, Signal};
@@ -37,6 +38,9 @@ pub struct Artifact {
     #[serde(default)]
     pub url: String,
 }
+
+/// How long a tree stays open at least.
+const KEPT_OPEN: Duration = Duration::from_secs(5);
 
 /// All artifacts of the host. Cheap to clone.
 #[derive(Clone)]
@@ -156,7 +160,7 @@ impl Artifacts {
             .remove(source)
     }
 
-    /// The tree of an artifact.
+    /// The tree of an artifact. Must be called on a runtime.
     pub(crate) fn open(&self, source: &Key, artifact: &Artifact) -> io::Result<Arc<SharedTree>> {
         let config = &self.0.config;
         let id = (source.clone(), artifact.commit.clone());
@@ -178,6 +182,12 @@ impl Artifacts {
             _private: private,
         });
         open.insert(id, Arc::downgrade(&tree));
+        // After a push many Kustomizations build, one soon after the other: one reader is enough for them.
+        let keep = tree.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(KEPT_OPEN).await;
+            drop(keep);
+        });
         Ok(tree)
     }
 
