@@ -1,7 +1,6 @@
 //! Puts the parts of the daemon together. Nothing else knows more than one of them.
 
 mod access;
-mod images;
 mod network;
 mod site;
 mod upkeep;

@@ -98,11 +98,16 @@ impl Prepared {
             workers: 1,
             ..Options::default()
         };
-        Driver::new(Arc::new(reconciler), self.queue, options, &self.metrics, self.clock).watches(
-            &self.client,
-            gvr::host_configurations(),
-            |_| Wake::Keys(vec![HostConfig::key()]),
+        Driver::new(
+            Arc::new(reconciler),
+            self.queue,
+            options,
+            &self.metrics,
+            self.clock,
         )
+        .watches(&self.client, gvr::host_configurations(), |_| {
+            Wake::Keys(vec![HostConfig::key()])
+        })
     }
 
     async fn base(&self) -> Value {

@@ -1,6 +1,6 @@
 //! What comes from the site's folder: the pull from Git, and the virtual machines.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use anyhow::Context;
 use apiserver::Client;
@@ -8,21 +8,17 @@ use gitops::{Artifacts, BootstrapSource, GitRepositories, Kustomizations};
 use image::{Cache, HttpOptions, Library, Limits};
 use kinds::{
     flux::GitRef,
-    gvr,
     network::{PortGroups, PortRequest},
 };
-use reconcile::{Driver, Options, Wake, queue};
+use reconcile::queue;
 use tokio::{sync::watch, task::JoinSet};
 use vm::{Vms, accelerator::Choice, qemu::Installation};
 
-use super::{Parts, images::CachedImages};
+use super::Parts;
 use crate::{
     config::{Config, Source},
     webhook,
 };
-
-/// Every virtual machine is looked at this often at least; events are seen at once.
-const MACHINES: Duration = Duration::from_secs(300);
 
 /// Starts the reconciler of the virtual machines.
 pub(super) fn machines(
@@ -32,11 +28,7 @@ pub(super) fn machines(
     groups: watch::Receiver<Arc<PortGroups>>,
 ) -> anyhow::Result<()> {
     let Config { paths, host, .. } = &parts.config;
-    let accelerator = match parts.config.vm.accelerator.as_str() {
-        "kvm" => Choice::Kvm,
-        "tcg" => Choice::Tcg,
-        _ => Choice::Auto,
-    };
+    let accelerator = Choice::of(&parts.config.vm.accelerator);
     let installation = Installation {
         offload: parts.config.network.datapath != "netdev",
         ..Installation::default()
@@ -48,7 +40,7 @@ pub(super) fn machines(
     };
     let (signal, queue) = queue();
     let client = Client::new(parts.api.clone(), "vm");
-    let images = Arc::new(CachedImages(cache(parts)?));
+    let images = Arc::new(cache(parts)?);
     let machines = Vms::new(
         config,
         client.clone(),
@@ -58,15 +50,7 @@ pub(super) fn machines(
         parts.clock.clone(),
         signal,
     );
-    let options = Options {
-        period: MACHINES,
-        ..Options::default()
-    };
-    let driver = Driver::new(machines, queue, options, &parts.metrics, parts.clock.clone())
-        .watches(&client, gvr::virtual_machines(), Wake::own)
-        .watches(&client, gvr::virtual_machine_classes(), |_| Wake::All)
-        .watches(&client, gvr::config_maps(), |_| Wake::All)
-        .watches(&client, gvr::secrets(), |_| Wake::All);
+    let driver = machines.driver(queue, &client, &parts.metrics);
     tasks.spawn(driver.run(parts.stop.clone().cancelled_owned()));
     Ok(())
 }
