@@ -27,7 +27,7 @@ mod serving;
 mod uplink;
 mod usage;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, thread::available_parallelism};
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
@@ -35,7 +35,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     figures::GROUPS,
-    measured::{Measured, Outcome},
+    measured::{Machine, Measured, Outcome},
 };
 
 #[derive(Parser)]
@@ -125,6 +125,10 @@ fn run(arguments: Arguments) -> anyhow::Result<bool> {
         image: arguments.image,
         only: arguments.only,
     };
+    let machine = Machine {
+        cores: available_parallelism().map_or(0, usize::from),
+        load: usage::load()?,
+    };
     let mut outcomes = Vec::new();
     for group in GROUPS {
         let wanted: Vec<_> = group
@@ -157,8 +161,8 @@ fn run(arguments: Arguments) -> anyhow::Result<bool> {
         }
     }
     match format {
-        Format::Table => print!("{}", print::table(&outcomes)),
-        Format::Json => println!("{:#}", print::json(&outcomes)),
+        Format::Table => print!("{}", print::table(&machine, &outcomes)),
+        Format::Json => println!("{:#}", print::json(&machine, &outcomes)),
     }
     Ok(outcomes
         .iter()

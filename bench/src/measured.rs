@@ -14,6 +14,13 @@ pub(crate) struct Measured {
     pub(crate) note: String,
 }
 
+/// Where it was measured.
+pub(crate) struct Machine {
+    pub(crate) cores: usize,
+    /// What others had to do there when the measurement began.
+    pub(crate) load: f64,
+}
+
 /// What became of a figure.
 pub(crate) enum Outcome {
     /// It was measured.

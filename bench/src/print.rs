@@ -1,12 +1,12 @@
 //! The figures for people and for programs. Pure.
 
-use std::{fmt::Write as _, thread::available_parallelism};
+use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
 use crate::{
     figures::{Figure, GROUPS, Judged, Unit},
-    measured::Outcome,
+    measured::{Machine, Outcome},
 };
 
 /// What was found out of each figure.
@@ -27,7 +27,7 @@ pub(crate) fn list() -> String {
 }
 
 /// The table, and what there is to say below it.
-pub(crate) fn table(outcomes: &Outcomes) -> String {
+pub(crate) fn table(machine: &Machine, outcomes: &Outcomes) -> String {
     let heads = ["FIGURE", "OURS", "MIN..MAX", "RUNS", "BOUND", "MET", "WHAT"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     let (mut peers, mut notes) = (String::new(), String::new());
@@ -74,8 +74,9 @@ pub(crate) fn table(outcomes: &Outcomes) -> String {
     let mut text = columns(&rows);
     let _ = write!(
         text,
-        "\nOURS is the median; of memory, idle and uplink-loss it is the worst. {} cores; userspace switch.\n",
-        available_parallelism().map_or(0, usize::from)
+        "\nOURS is the median; of memory, idle and uplink-loss it is the worst. Measured on {} cores with a userspace\n\
+         switch; the machine's load was {:.1} when it began.\n",
+        machine.cores, machine.load
     );
     for (title, lines) in [("Others have:", peers), ("Notes:", notes)] {
         if !lines.is_empty() {
@@ -86,7 +87,7 @@ pub(crate) fn table(outcomes: &Outcomes) -> String {
 }
 
 /// The same as JSON.
-pub(crate) fn json(outcomes: &Outcomes) -> Value {
+pub(crate) fn json(machine: &Machine, outcomes: &Outcomes) -> Value {
     let one = |(figure, outcome): &(&Figure, Outcome)| {
         let mut object = json!({
             "name": figure.name,
@@ -111,7 +112,8 @@ pub(crate) fn json(outcomes: &Outcomes) -> Value {
         object
     };
     json!({
-        "cores": available_parallelism().map_or(0, usize::from),
+        "cores": machine.cores,
+        "load": machine.load,
         "figures": outcomes.iter().map(one).collect::<Vec<_>>(),
     })
 }
@@ -180,14 +182,18 @@ mod tests {
     fn the_table_marks_what_is_missed_and_what_failed() {
         let all: Vec<&Figure> = GROUPS.iter().flat_map(|group| group.figures).collect();
         let [first, second, third] = [all[0], all[1], all[2]];
-        let text = table(&[
-            (first, Outcome::Measured(Measured::new(first.name, vec![1.0], ""))),
-            (
-                second,
-                Outcome::Measured(Measured::new(second.name, vec![1e9], "slow")),
-            ),
-            (third, Outcome::Failed("no lab".to_owned())),
-        ]);
+        let machine = Machine { cores: 2, load: 0.5 };
+        let text = table(
+            &machine,
+            &[
+                (first, Outcome::Measured(Measured::new(first.name, vec![1.0], ""))),
+                (
+                    second,
+                    Outcome::Measured(Measured::new(second.name, vec![1e9], "slow")),
+                ),
+                (third, Outcome::Failed("no lab".to_owned())),
+            ],
+        );
         let line = |name: &str| {
             text.lines()
                 .find(|line| line.starts_with(name))

@@ -49,6 +49,13 @@ pub(crate) fn processor(pid: i32) -> Result<(Duration, Duration)> {
     Ok((time(user + system), time(children_user + children_system)))
 }
 
+/// How many processes of the whole machine wanted to run in the last minute, on average.
+pub(crate) fn load() -> Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg").context("can't read the load")?;
+    let first = text.split_whitespace().next().context("the load is empty")?;
+    Ok(first.parse()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,5 +66,6 @@ mod tests {
         let memory = memory(me).unwrap();
         assert!(memory.resident > 100_000 && memory.peak >= memory.resident);
         processor(me).unwrap();
+        assert!(load().unwrap() >= 0.0);
     }
 }

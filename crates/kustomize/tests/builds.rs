@@ -10,7 +10,11 @@ fn errors(tree: &MemoryTree, path: &str) -> Vec<String> {
 const A: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
 
 /// A kustomization, the files beside it, and a part of the error.
-type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+type Case = (
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static str,
+);
 
 #[test]
 fn each_mistake_is_named_with_its_place() {

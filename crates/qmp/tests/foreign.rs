@@ -1,5 +1,9 @@
 //! Against other sides that misbehave, and against a guest agent of the test's own.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap in a test is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
 
 use std::time::Duration;
 

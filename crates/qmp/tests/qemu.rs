@@ -1,5 +1,9 @@
 //! Against a real QEMU.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap in a test is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 

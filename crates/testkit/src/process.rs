@@ -30,7 +30,10 @@ impl Process {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name, in parentheses, may contain anything; what follows its end are plain fields, from the 3rd on.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-        if matches!(fields.next()?, "Z" | "X") {
+        let state = fields.next()?;
+        // A first thread that is dead already may have others that still hold files and locks.
+        let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        if state == "X" || (state == "Z" && threads() < 2) {
             return None;
         }
         Some(Self {

@@ -108,7 +108,8 @@ fn a_repository_that_is_gone_changes_nothing_until_it_is_back() {
     all_ready(&site);
     site.lab.stop_servers().unwrap();
     site.request("gitrepositories").unwrap();
-    site.wait_complaint("gitrepositories", &["GitOperationFailed", "site.git"]).unwrap();
+    site.wait_complaint("gitrepositories", &["GitOperationFailed", "site.git"])
+        .unwrap();
     all_ready(&site);
     site.lab.start_servers().unwrap();
     site.edit("web.yaml", "The shop is open.", "The shop is open again.")
@@ -131,7 +132,8 @@ fn a_repository_that_is_gone_changes_nothing_until_it_is_back() {
     // The branch is gone altogether: the last good state stays.
     git(&site.lab.layout.git().join("site.git"), ["branch", "-D", "main"]).unwrap();
     site.request("gitrepositories").unwrap();
-    site.wait_complaint("gitrepositories", &["GitOperationFailed", "site.git"]).unwrap();
+    site.wait_complaint("gitrepositories", &["GitOperationFailed", "site.git"])
+        .unwrap();
     all_ready(&site);
     site.lab.down().unwrap();
 }

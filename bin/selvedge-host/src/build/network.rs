@@ -115,7 +115,7 @@ impl Prepared {
             match self.switch.base_profile().await {
                 Ok(base) => return base,
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), "can't read the host's network; asking again")
+                    tracing::warn!(error = %chain(&error), "can't read the host's network; asking again");
                 }
             }
             sleep(ASK_AGAIN).await;

@@ -14,7 +14,10 @@ use rtnetlink::{
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteType},
     },
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
+
+/// The kernel lists one thing at a time on a socket, and answers `EBUSY` to a second ask.
+static ONE_LIST: Mutex<()> = Mutex::const_new(());
 
 /// Why the kernel could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +141,7 @@ impl Kernel {
     /// # Errors
     /// The kernel refused.
     pub async fn read(handle: &Handle, uplinks: &[&str]) -> Result<Self, KernelError> {
+        let _asking = ONE_LIST.lock().await;
         let mut kernel = Self::default();
         let mut names = BTreeMap::new();
         let mut links = handle.link().get().execute();
