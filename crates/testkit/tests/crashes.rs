@@ -38,6 +38,8 @@ fn a_change_survives_kill_9_at_any_point() {
     let mut site = Site::open(&Options::new("crashes"), &Sources::of_this_repository().unwrap()).unwrap();
     site.wait_ready(&site.kubectl, "hostconfigurations,virtualmachines", BOOT)
         .unwrap();
+    let address = site.address("shop", "web").unwrap();
+    site.wait_guest(&address, |_| Ok(())).unwrap();
     let qemu = site.qemu("shop", "web");
     assert_eq!(qemu.len(), 1);
 
@@ -72,7 +74,6 @@ fn a_change_survives_kill_9_at_any_point() {
             "after kill {number} QEMU is another one"
         );
     }
-    let address = site.address("shop", "web").unwrap();
     let (guest, _) = site.wait_guest(&address, |_| Ok(())).unwrap();
     assert_eq!(guest.boots, 1);
     site.lab.down().unwrap();
