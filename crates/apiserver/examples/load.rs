@@ -204,9 +204,12 @@ async fn fan_out(
         tokio::spawn(async move {
             let mut response = client.get(url).send().await.unwrap().error_for_status().unwrap();
             open.wait().await;
-            while let Some(chunk) = response.chunk().await.unwrap() {
+            // Ends with the server.
+            while let Ok(Some(chunk)) = response.chunk().await {
                 let frames = chunk.iter().filter(|b| **b == b'\n').count();
-                sender.send(frames).await.unwrap();
+                if sender.send(frames).await.is_err() {
+                    return;
+                }
             }
         });
     }
