@@ -1,10 +1,15 @@
 //! JSON, merge, strategic and apply patches.
 
+use std::collections::BTreeSet;
+
 use kinds::{
     Object,
     object::{self},
 };
-use merge::apply::{ApplyError, ApplyOptions, Conflict};
+use merge::{
+    apply::{ApplyError, ApplyOptions, Conflict},
+    managed,
+};
 use serde_json::Value;
 
 use super::{Api, Caller, Target, WriteOptions, Written, kind::Served, write::Change};
@@ -93,8 +98,20 @@ impl Api {
             schema: served.schema(),
         };
         let merged = |live: Option<&Object>| {
-            merge::apply::server_side_apply(live, &applied, &merge_options)
-                .map_err(|error| apply_failed(served, target.name, error))
+            let outcome = merge::apply::server_side_apply(live, &applied, &merge_options);
+            let outcome = match (outcome, live) {
+                (Err(ApplyError::Conflicts(conflicts)), Some(live))
+                    if moves_over(live, &conflicts, &merge_options) =>
+                {
+                    let force = ApplyOptions {
+                        force: true,
+                        ..merge_options
+                    };
+                    merge::apply::server_side_apply(Some(live), &applied, &force)
+                }
+                (outcome, _) => outcome,
+            };
+            outcome.map_err(|error| apply_failed(served, target.name, error))
         };
         // Another may make or delete the object in between: then it is looked at once more.
         for _ in 0..3 {
@@ -194,6 +211,26 @@ fn carry_out(served: &Served<'_>, patch: &Patch, object: &mut Object) -> Result<
         merge::Error::TooLarge { .. } => Status::new(413, "RequestEntityTooLarge", error.to_string()),
     })?;
     served.check_type(object)
+}
+
+/// Whether conflicts are only those of a person who moves from kubectl's client-side apply to its server-side
+/// apply: what the former set last, by its annotation, is the latter's to change.
+fn moves_over(live: &Object, conflicts: &[Conflict], options: &ApplyOptions<'_>) -> bool {
+    if options.manager != "kubectl" {
+        return false;
+    }
+    let last = object::annotation(live, "kubectl.kubernetes.io/last-applied-configuration");
+    let Some(last) = last.and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
+        return false;
+    };
+    let set: BTreeSet<String> = managed::of(&last, options.schema)
+        .leaves()
+        .iter()
+        .map(|path| managed::path_text(path))
+        .collect();
+    conflicts
+        .iter()
+        .all(|conflict| conflict.manager == "kubectl-client-side-apply" && set.contains(&conflict.field_path))
 }
 
 fn apply_failed(served: &Served<'_>, name: &str, error: ApplyError) -> Status {

@@ -331,3 +331,23 @@ async fn the_status_is_applied_through_its_own_door() {
         404
     );
 }
+
+#[tokio::test]
+async fn kubectl_may_move_from_client_side_to_server_side_apply() {
+    let api = api().await;
+    let last = config_map("c", json!({"a": "1"})).to_string();
+    let mut object = config_map("c", json!({"a": "1", "b": "1"}));
+    object["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/last-applied-configuration": last});
+    let gvr = gvr::config_maps();
+    let target = Target::new(&gvr, "ns", "");
+    api.create(&admin(), target, object, &by("kubectl-client-side-apply"))
+        .await
+        .unwrap();
+    // What the annotation does not name was not kubectl's.
+    let foreign = Patch::Apply(config_map("c", json!({"b": "2"})));
+    assert_eq!(patch(&api, "c", foreign, "kubectl").await.unwrap_err().code, 409);
+    let own = || Patch::Apply(config_map("c", json!({"a": "2"})));
+    assert_eq!(patch(&api, "c", own(), "another").await.unwrap_err().code, 409);
+    let written = patch(&api, "c", own(), "kubectl").await.unwrap();
+    assert_eq!(written.object["data"]["a"], "2");
+}
