@@ -70,7 +70,7 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Host> {
         .await
         .context("can't make the first namespaces")?;
 
-    let (listeners, tls) = access::listen(&config, &clock)?;
+    let listeners = access::listen(&config, &clock)?;
     let mut server = Server::new(api.clone(), &metrics, ServerOptions::default());
     let parts = Parts {
         config,
@@ -81,7 +81,7 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Host> {
     };
 
     let mut tasks = JoinSet::new();
-    let forever = upkeep::run(parts.api.clone(), store, tls);
+    let forever = upkeep::run(parts.api.clone(), store);
     tasks.spawn(stop.clone().run_until_cancelled_owned(forever).map_unit());
     let namespaces = parts.api.clone();
     let ending = async move { namespaces.run_namespaces().await };

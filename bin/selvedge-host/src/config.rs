@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 
 /// The whole file. Unknown keys are refused: a typing error here must not wait for a visit to be noticed.
@@ -128,13 +128,25 @@ impl Default for Network {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Images {
     /// Base URLs or folders where bare image names are looked up.
     pub(crate) libraries: Vec<String>,
     /// A certificate authority to trust for image servers, beside the system's.
     pub(crate) ca_file: Option<PathBuf>,
+    /// Images that no virtual machine uses are kept up to this size altogether.
+    pub(crate) keep_gib: u64,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self {
+            libraries: Vec::new(),
+            ca_file: None,
+            keep_gib: 20,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -216,6 +228,33 @@ impl Config {
             if refs.iter().filter(|r| r.is_some()).count() > 1 {
                 bail!("source: give at most one of branch, tag, semver and commit");
             }
+            gitops::check_url(&source.url).map_err(|why| anyhow!("source.url: {why}"))?;
+            kinds::duration::parse(&source.interval).context("source.interval")?;
+            if source.path.split('/').any(|part| part == "..") {
+                bail!("source.path: {:?} leaves the repository", source.path);
+            }
+        }
+        for library in &self.images.libraries {
+            image::Library::parse(library).context("images.libraries")?;
+        }
+        Ok(())
+    }
+
+    /// Opens the files that it names.
+    pub(crate) fn check_files(&self) -> anyhow::Result<()> {
+        let of_source = self.source.iter().flat_map(|source| {
+            [
+                ("source.password_file", &source.password_file),
+                ("source.bearer_token_file", &source.bearer_token_file),
+                ("source.ca_file", &source.ca_file),
+                ("source.identity_file", &source.identity_file),
+                ("source.known_hosts_file", &source.known_hosts_file),
+            ]
+        });
+        for (key, file) in of_source.chain([("images.ca_file", &self.images.ca_file)]) {
+            if let Some(file) = file {
+                std::fs::File::open(file).with_context(|| format!("{key}: can't read {}", file.display()))?;
+            }
         }
         Ok(())
     }
@@ -255,6 +294,19 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_not_there_is_named_with_its_key() {
+        let config = parse(
+            "[host]\nname = \"h\"\n[source]\nurl = \"https://u/r\"\npassword_file = \"/nowhere/password\"\n",
+        )
+        .unwrap();
+        let error = format!("{:#}", config.check_files().unwrap_err());
+        assert!(
+            error.contains("source.password_file") && error.contains("/nowhere/password"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn bad_values_say_what_would_be_good() {
         for (text, word) in [
             ("[host]\nname = \"Host 1\"\n", "DNS label"),
@@ -266,6 +318,19 @@ mod tests {
             (
                 "[host]\nname = \"h\"\n[source]\nurl = \"u\"\nbranch = \"a\"\ntag = \"b\"\n",
                 "at most one",
+            ),
+            ("[host]\nname = \"h\"\n[source]\nurl = \"ftp://u\"\n", "https://"),
+            (
+                "[host]\nname = \"h\"\n[source]\nurl = \"https://u/r\"\ninterval = \"often\"\n",
+                "1h30m",
+            ),
+            (
+                "[host]\nname = \"h\"\n[source]\nurl = \"https://u/r\"\npath = \"../other\"\n",
+                "source.path",
+            ),
+            (
+                "[host]\nname = \"h\"\n[images]\nlibraries = [\"golden\"]\n",
+                "images.libraries",
             ),
         ] {
             let error = format!("{:#}", parse(text).unwrap_err());

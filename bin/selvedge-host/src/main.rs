@@ -20,12 +20,18 @@ use crate::config::Config;
 #[derive(Parser)]
 #[command(
     version,
+    color = clap::ColorChoice::Never,
     after_help = "Exit codes: 0 stopped by a signal, 1 failed, 2 wrong usage or configuration.\n\n\
-    Examples:\n  selvedge-host run\n  selvedge-host --config /etc/selvedge/host.toml check"
+    Examples:\n  selvedge-host run\n  selvedge-host check --config ./host.toml"
 )]
 struct Args {
     /// The host's configuration.
-    #[arg(long, env = "SELVEDGE_CONFIG", default_value = "/etc/selvedge/host.toml")]
+    #[arg(
+        long,
+        global = true,
+        env = "SELVEDGE_CONFIG",
+        default_value = "/etc/selvedge/host.toml"
+    )]
     config: PathBuf,
     #[command(subcommand)]
     command: Command,
@@ -35,7 +41,7 @@ struct Args {
 enum Command {
     /// Runs until told to stop (SIGTERM, SIGINT). Virtual machines run on and are adopted at the next start.
     Run,
-    /// Reads the configuration, says whether it is good, and changes nothing.
+    /// Reads the configuration and the files that it names, says whether they are good, and changes nothing.
     Check,
 }
 
@@ -49,10 +55,16 @@ fn main() -> ExitCode {
         }
     };
     match args.command {
-        Command::Check => {
-            println!("{} is good", args.config.display());
-            ExitCode::SUCCESS
-        }
+        Command::Check => match config.check_files() {
+            Ok(()) => {
+                println!("{} is good", args.config.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("selvedge-host: {}: {error:#}", args.config.display());
+                ExitCode::from(2)
+            }
+        },
         Command::Run => match run(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

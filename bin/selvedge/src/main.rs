@@ -1,13 +1,14 @@
 //! `selvedge`: the command line of a host and of those who write its site repository.
 //!
-//! `validate` works offline on a folder; `vm console` and `logs vm` work on the host itself; the rest asks the host's API through a kubeconfig, as kubectl does.
+//! `validate` works offline on a folder; `vm console` and `logs vm` work on the host itself; the rest asks the
+//! host's API through a kubeconfig, as kubectl does.
 
 mod api;
 mod commands;
 mod kubeconfig;
 mod output;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -22,6 +23,7 @@ use crate::{
 #[derive(Parser)]
 #[command(
     version,
+    color = clap::ColorChoice::Never,
     after_help = "Exit codes: 0 done and all well, 1 something is wrong (errors found, not ready, refused), \
     2 wrong usage, 3 the host's API can't be reached.\n\n\
     Examples:\n  selvedge validate ./site\n  selvedge status\n  selvedge get vm -A\n  selvedge reconcile\n  selvedge vm console shop/till"
@@ -52,6 +54,9 @@ enum Command {
     /// Shows objects of a kind.
     Get(get::Args),
     /// Shows what is wanted, what is true, what failed, and from which commit.
+    #[command(
+        after_help = "The exit code is 1 when something is not ready.\n\nExamples:\n  selvedge status\n  selvedge status -o json"
+    )]
     Status,
     /// Makes the host look at its repositories now, and waits until it has acted.
     Reconcile(reconcile::Args),
@@ -64,8 +69,12 @@ enum Command {
     /// Shows the host's events, or a virtual machine's console log.
     Logs(logs::Args),
     /// Shows the version of this program and of the host.
+    #[command(after_help = "Examples:\n  selvedge version\n  selvedge version -o json")]
     Version,
     /// Prints a completion script for a shell.
+    #[command(
+        after_help = "Examples:\n  selvedge completions bash > /etc/bash_completion.d/selvedge\n  source <(selvedge completions zsh)"
+    )]
     Completions {
         /// bash, zsh, fish, elvish or powershell.
         shell: clap_complete::Shell,
@@ -96,7 +105,10 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Logs(command) => logs::run(api, &command, &args.config, output).await,
         Command::Version => version::run(api().ok().as_ref(), output).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "selvedge", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "selvedge", &mut script);
+            // A reader that has gone (`| head`) is no error.
+            let _ = std::io::stdout().write_all(&script);
             Ok(ExitCode::SUCCESS)
         }
     }

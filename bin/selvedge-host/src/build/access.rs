@@ -26,7 +26,7 @@ use tokio::net::UnixListener;
 use crate::config::Config;
 
 /// Opens the API's sockets and certificates, and writes the kubeconfigs.
-pub(super) fn listen(config: &Config, clock: &Clock) -> anyhow::Result<(Listeners, Arc<Tls>)> {
+pub(super) fn listen(config: &Config, clock: &Clock) -> anyhow::Result<Listeners> {
     let addresses: Vec<IpAddr> = getifaddrs()
         .context("can't read the host's addresses")?
         .filter_map(|interface| ip(interface.address.as_ref()?))
@@ -48,13 +48,10 @@ pub(super) fn listen(config: &Config, clock: &Clock) -> anyhow::Result<(Listener
         tcp.push(tokio::net::TcpListener::from_std(listener)?);
     }
     let unix = unix_listener(&config.paths.run.join("api.sock"))?;
-    Ok((
-        Listeners {
-            tls: Some((tcp, tls.clone())),
-            unix: Some(unix),
-        },
-        tls,
-    ))
+    Ok(Listeners {
+        tls: Some((tcp, tls)),
+        unix: Some(unix),
+    })
 }
 
 /// The names and addresses of the serving certificate, and the server that kubeconfigs name.

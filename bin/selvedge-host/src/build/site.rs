@@ -1,6 +1,10 @@
 //! What comes from the site's folder: the pull from Git, and the virtual machines.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use apiserver::Client;
@@ -11,7 +15,12 @@ use kinds::{
     network::{PortGroups, PortRequest},
 };
 use reconcile::queue;
-use tokio::{sync::watch, task::JoinSet};
+use telemetry::chain;
+use tokio::{
+    sync::watch,
+    task::{JoinSet, spawn_blocking},
+    time::interval,
+};
 use vm::{Vms, accelerator::Choice, qemu::Installation};
 
 use super::Parts;
@@ -41,6 +50,12 @@ pub(super) fn machines(
     let (signal, queue) = queue();
     let client = Client::new(parts.api.clone(), "vm");
     let images = Arc::new(cache(parts)?);
+    let keep = parts.config.images.keep_gib.saturating_mul(1 << 30);
+    let tidy = tidy_images(images.clone(), paths.state.clone(), keep);
+    let stop = parts.stop.clone();
+    tasks.spawn(async move {
+        stop.run_until_cancelled(tidy).await;
+    });
     let machines = Vms::new(
         config,
         client.clone(),
@@ -53,6 +68,30 @@ pub(super) fn machines(
     let driver = machines.driver(queue, &client, &parts.metrics);
     tasks.spawn(driver.run(parts.stop.clone().cancelled_owned()));
     Ok(())
+}
+
+/// How often images that no disk rests on are looked at.
+const TIDY: Duration = Duration::from_secs(3600);
+
+/// Keeps the cache within bounds, for ever. Images in use are never removed.
+async fn tidy_images(images: Arc<Cache>, state: PathBuf, keep: u64) {
+    let mut ticks = interval(TIDY);
+    // The first tick is at once, when machines may still be about to take their images.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let (images, state) = (images.clone(), state.clone());
+        let removed = spawn_blocking(move || images.evict(&vm::images_in_use(&state), keep)).await;
+        match removed {
+            Ok(Ok(removed)) => {
+                for image in removed {
+                    tracing::info!(image = image.image, "removed an image that is not used");
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(error = %chain(&error), "can't tidy the image cache"),
+            Err(error) => tracing::error!(%error, "tidying the image cache broke off"),
+        }
+    }
 }
 
 fn cache(parts: &Parts) -> anyhow::Result<Cache> {

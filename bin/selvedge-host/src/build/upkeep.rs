@@ -1,11 +1,10 @@
-//! What is done now and then: certificates renewed, the store kept small, the predefined classes there.
+//! What is done now and then: the store kept small, the predefined classes there.
 
 use std::{sync::Arc, time::Duration};
 
 use apiserver::{
     Api, Caller,
     api::{Target, WriteOptions},
-    tls::Tls,
 };
 use kinds::{gvr, vm::predefined_classes};
 use store::SqliteStore;
@@ -13,10 +12,10 @@ use telemetry::chain;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// How often.
-const PERIOD: Duration = Duration::from_secs(600);
+const PERIOD: Duration = Duration::from_secs(60);
 
 /// Runs for ever; the first time at once.
-pub(super) async fn run(api: Api, store: Arc<SqliteStore>, tls: Arc<Tls>) {
+pub(super) async fn run(api: Api, store: Arc<SqliteStore>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -24,9 +23,6 @@ pub(super) async fn run(api: Api, store: Arc<SqliteStore>, tls: Arc<Tls>) {
         ensure_classes(&api).await;
         if let Err(error) = store.maintain().await {
             tracing::warn!(error = %chain(&error), "can't tidy the store");
-        }
-        if let Err(error) = tls.renew() {
-            tracing::warn!(error = %chain(&error), "can't renew the certificates");
         }
     }
 }

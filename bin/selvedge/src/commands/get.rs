@@ -18,6 +18,7 @@ pub(crate) struct Args {
     kind: String,
     /// One object.
     name: Option<String>,
+    /// The namespace to look in.
     #[arg(short, long, default_value = "default")]
     namespace: String,
     /// All namespaces.

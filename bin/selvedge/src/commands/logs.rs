@@ -27,6 +27,9 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     /// What a virtual machine wrote to its serial console; on the host itself.
+    #[command(
+        after_help = "Examples:\n  selvedge logs vm shop/till\n  selvedge logs vm shop/till --lines 50"
+    )]
     Vm {
         /// namespace/name
         machine: Machine,

@@ -37,16 +37,14 @@ pub(crate) async fn run(api: &Api, args: &Args) -> anyhow::Result<ExitCode> {
         let resource = api.resource(kind).await?;
         for object in items(&api.get(&resource.path(None, None)).await?) {
             let (namespace, name) = (text(&object, "namespace"), text(&object, "name"));
+            if object["spec"]["suspend"] == true {
+                println!("{} {namespace}/{name}: suspended, left alone", kind_of(&object));
+                continue;
+            }
             let path = resource.path(Some(&namespace), Some(&name));
             api.merge_patch(&path, &json!({"metadata": {"annotations": {ASKED: token}}}))
                 .await?;
-            waiting.push((
-                path,
-                format!(
-                    "{} {namespace}/{name}",
-                    object["kind"].as_str().unwrap_or("object")
-                ),
-            ));
+            waiting.push((path, format!("{} {namespace}/{name}", kind_of(&object))));
         }
         if args.no_wait {
             continue;
@@ -92,6 +90,10 @@ fn request_token() -> String {
 
 fn items(list: &Value) -> Vec<Value> {
     list["items"].as_array().cloned().unwrap_or_default()
+}
+
+fn kind_of(object: &Value) -> &str {
+    object["kind"].as_str().unwrap_or("object")
 }
 
 fn text(object: &Value, field: &str) -> String {
