@@ -5,7 +5,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kinds::flux::{GitRef, OWNER_NAME, OWNER_NAMESPACE};
 use serde_json::{Map, Value, json};
 
-use crate::{desired::SOURCE_PATH, kustomizations, source};
+use crate::{desired::SOURCE_PATH, git::url::Url, kustomizations, source};
 
 /// Namespace of the host's own GitRepository and Kustomization.
 pub const NAMESPACE: &str = "flux-system";
@@ -27,6 +27,18 @@ pub struct BootstrapSource {
     /// For signing in, by the keys that a GitRepository's Secret has: `username`, `password`, `bearerToken`,
     /// `ca.crt`, `identity`, `known_hosts`. Empty for none.
     pub secret: Vec<(String, Vec<u8>)>,
+}
+
+/// Whether a repository's address can be used at all.
+///
+/// # Errors
+/// Why not, a sentence.
+pub fn check_url(address: &str) -> Result<(), String> {
+    let error = match Url::parse(address) {
+        Ok(_) => return Ok(()),
+        Err(error) => error.message,
+    };
+    Err(error.strip_prefix("spec.url: ").unwrap_or(&error).to_owned())
 }
 
 /// Makes the GitRepository, the Kustomization and, if there is something secret, the Secret; again at each

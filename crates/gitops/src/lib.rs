@@ -69,7 +69,7 @@ mod seen;
 mod source;
 
 pub use artifacts::{Artifact, Artifacts};
-pub use bootstrap::{BootstrapSource, NAME, NAMESPACE, bootstrap};
+pub use bootstrap::{BootstrapSource, NAME, NAMESPACE, bootstrap, check_url};
 pub use config::Config;
 pub use engine::Engine;
 pub use kustomizations::Kustomizations;

@@ -53,6 +53,17 @@ impl Kustomizations {
             inventory: None,
             desired: None,
         };
+        // Applied here, it would be on the wrong machine.
+        if object
+            .pointer("/spec/kubeConfig")
+            .is_some_and(|other| !other.is_null())
+        {
+            return failed(
+                "BuildFailed",
+                "spec.kubeConfig: other clusters are not supported; remove the Kustomization from this host's site"
+                    .into(),
+            );
+        }
         let Some(source) = source::source_of(object) else {
             let kind = &kustomization.spec.source_ref.kind;
             return failed(
