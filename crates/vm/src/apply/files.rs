@@ -16,7 +16,25 @@ pub(super) fn make_tap(name: &str, mtu: u32) -> Result<(), Error> {
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
         Err(error) => return Err(failed(error)),
     }
+    silence(name).map_err(failed)?;
     sys::interface_up(name, mtu).map_err(failed)
+}
+
+/// Keeps the host's own network stack from a tap: frames are the switch's business alone. With the userspace
+/// datapath the kernel sees them too, and would answer a guest's ARP for the host's addresses.
+fn silence(name: &str) -> io::Result<()> {
+    for (family, setting, value) in [
+        ("ipv4", "rp_filter", "1"),
+        ("ipv4", "arp_ignore", "8"),
+        ("ipv6", "disable_ipv6", "1"),
+    ] {
+        match fs::write(format!("/proc/sys/net/{family}/conf/{name}/{setting}"), value) {
+            // A kernel without IPv6 has nothing to keep quiet.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn remove_tap(name: &str) -> Result<(), Error> {
