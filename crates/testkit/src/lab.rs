@@ -208,6 +208,9 @@ impl Lab {
 
         netns::add(&layout, SVC, "127.0.0.1")?;
         netns::add(&layout, CLIENT, &layout.svc_address(crate::layout::PROD))?;
+        // Each of their interfaces stands for a machine of its own.
+        netns::answer_for_own_addresses(&layout, SVC)?;
+        netns::answer_for_own_addresses(&layout, CLIENT)?;
         for network in NETWORKS {
             for (node, last) in [(SVC, 2), (CLIENT, 3)] {
                 let port = format!("{node}-{}", network.name);

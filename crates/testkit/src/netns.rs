@@ -109,6 +109,16 @@ pub fn cable(layout: &Layout, port: &str, node: Option<&str>, interface: &str) -
     ip(layout, node, ["link", "set", interface, "up"])
 }
 
+/// Keeps a node from answering ARP on one interface for the address of another.
+///
+/// # Errors
+/// When the setting cannot be made.
+pub fn answer_for_own_addresses(layout: &Layout, node: &str) -> Result<()> {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net={}", layout.namespace_path(node).display()));
+    run(command.args(["sh", "-ec", "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore"])).map(drop)
+}
+
 /// Runs `ip` with a node's network, or with the developer's own.
 ///
 /// # Errors

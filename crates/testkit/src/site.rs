@@ -244,19 +244,18 @@ impl Site {
     /// # Errors
     /// When the guest does not answer.
     pub fn page(&self, address: &str, path: &str) -> Result<String> {
+        self.page_within(address, path, Duration::from_secs(2))
+    }
+
+    /// [`Site::page`] of a page that takes its time.
+    ///
+    /// # Errors
+    /// When the guest does not answer.
+    pub fn page_within(&self, address: &str, path: &str, limit: Duration) -> Result<String> {
         let mut curl = self.lab.inside(CLIENT, "curl");
-        tool::run(
-            curl.args([
-                "--silent",
-                "--show-error",
-                "--fail",
-                "--noproxy",
-                "*",
-                "--max-time",
-                "2",
-            ])
-            .arg(format!("http://{address}{path}")),
-        )
+        curl.args(["--silent", "--show-error", "--fail", "--noproxy", "*"]);
+        curl.arg("--max-time").arg(limit.as_secs().to_string());
+        tool::run(curl.arg(format!("http://{address}{path}")))
     }
 
     /// Waits until a guest answers the client, and returns what it says of itself.

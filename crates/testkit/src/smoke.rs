@@ -68,7 +68,7 @@ const fn basic(text: &'static str, check: fn(&mut Site) -> Result<Found>) -> Cla
 }
 
 /// The claims in their order: later ones use what earlier ones made.
-const CLAIMS: [Claim; 19] = [
+const CLAIMS: [Claim; 20] = [
     basic("a host that is turned on serves its API", main_job::api),
     basic("a pushed repository is pulled and applied", main_job::applied),
     basic(
@@ -87,6 +87,10 @@ const CLAIMS: [Claim; 19] = [
     claim(
         "a new port group and a virtual machine on it come with one commit, tagged with its VLAN",
         main_job::port_group,
+    ),
+    claim(
+        "a guest sees its own network, and nothing of the host's",
+        main_job::isolated,
     ),
     claim(
         "a person's write to what Git owns is refused, naming repository, path and commit",

@@ -138,6 +138,34 @@ pub(super) fn port_group(site: &mut Site) -> Result<Found> {
     Ok(Found::words(format!("{} at {address}", guest.hostname)).with_time(begun.elapsed()))
 }
 
+pub(super) fn isolated(site: &mut Site) -> Result<Found> {
+    let address = site.address("shop", "web")?;
+    let layout = &site.lab.layout;
+    let who_has = |wanted: &str| {
+        site.page_within(
+            &address,
+            &format!("/cgi-bin/neighbour?{wanted}"),
+            Duration::from_secs(10),
+        )
+    };
+    let neighbour = who_has(&layout.svc_address(PROD))?;
+    ensure!(
+        neighbour.trim().len() == 17,
+        "its own network's server answers {neighbour:?}"
+    );
+    for (whose, wanted) in [
+        ("the host", layout.host_address(1)),
+        ("a machine of another VLAN", layout.svc_address(VLAN30)),
+    ] {
+        let answer = who_has(&wanted)?;
+        ensure!(
+            answer.trim().is_empty(),
+            "{whose} answers the guest's ARP for {wanted} with {answer:?}"
+        );
+    }
+    Ok(Found::words("by ARP, which nothing routes"))
+}
+
 pub(super) fn refused(site: &mut Site) -> Result<Found> {
     let commit = crate::services::git(&site.lab.layout.site(), ["rev-parse", "HEAD"])?;
     let attempts: [&[&str]; 3] = [
