@@ -43,10 +43,9 @@ pub(crate) struct Finding {
     pub(crate) line: usize,
     /// From 1; 0 if it has none.
     pub(crate) column: usize,
-    /// The object, for example `VirtualMachine shop/till`; empty if none.
-    pub(crate) object: String,
     /// The field; empty if none.
     pub(crate) field: String,
+    /// Names the object first, for example `VirtualMachine shop/till`.
     pub(crate) message: String,
 }
 
@@ -114,7 +113,7 @@ fn plural(count: usize, noun: &str) -> String {
 }
 
 impl std::fmt::Display for Finding {
-    /// `file:line:column: error: object: field: message`, which editors can jump to.
+    /// `file:line:column: error: field: message`, which editors can jump to.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.file)?;
         if self.line > 0 {
@@ -129,7 +128,7 @@ impl std::fmt::Display for Finding {
             Level::Notice => "notice",
         };
         write!(f, ": {level}")?;
-        for part in [&self.object, &self.field, &self.message] {
+        for part in [&self.field, &self.message] {
             if !part.is_empty() {
                 write!(f, ": {part}")?;
             }

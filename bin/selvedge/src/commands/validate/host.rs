@@ -112,7 +112,7 @@ fn is_layer(located: &Located, registry: &Registry) -> bool {
 fn layer_name(object: &Value) -> String {
     let namespace = object::namespace(object);
     let namespace = if namespace.is_empty() {
-        "esx-system"
+        kinds::host::NAMESPACE
     } else {
         namespace
     };
