@@ -5,7 +5,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kinds::flux::{GitRef, OWNER_NAME, OWNER_NAMESPACE};
 use serde_json::{Map, Value, json};
 
-use crate::{desired::SOURCE_PATH, git::url::Url, kustomizations, source};
+use crate::{
+    desired::SOURCE_PATH,
+    git::url::{Scheme, Url},
+    kustomizations, source,
+};
 
 /// Namespace of the host's own GitRepository and Kustomization.
 pub const NAMESPACE: &str = "flux-system";
@@ -74,7 +78,8 @@ pub async fn bootstrap(client: &Client, source: &BootstrapSource) -> Result<(), 
     } else {
         &source.interval
     };
-    let mut spec = json!({"url": source.url, "interval": interval, "ref": reference(&source.reference)});
+    let mut spec =
+        json!({"url": in_full(&source.url), "interval": interval, "ref": reference(&source.reference)});
     if !source.secret.is_empty() {
         spec["secretRef"] = json!({"name": NAME});
     }
@@ -96,6 +101,14 @@ pub async fn bootstrap(client: &Client, source: &BootstrapSource) -> Result<(), 
     Ok(())
 }
 
+/// The address as a GitRepository has it, which knows neither `user@host:path` nor a bare path.
+fn in_full(address: &str) -> String {
+    match Url::parse(address) {
+        Ok(url) if matches!(url.scheme, Scheme::Ssh | Scheme::File) => url.address,
+        _ => address.into(),
+    }
+}
+
 fn reference(reference: &GitRef) -> Value {
     let fields = [
         ("branch", &reference.branch),
@@ -112,4 +125,33 @@ fn reference(reference: &GitRef) -> Value {
         map.insert("branch".into(), "main".into());
     }
     map.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_as_the_api_takes_them() {
+        for (written, meant) in [
+            (
+                "git@git.example.com:sites.git",
+                "ssh://git@git.example.com/sites.git",
+            ),
+            (
+                "ssh://git@git.example.com:2222/sites.git",
+                "ssh://git@git.example.com:2222/sites.git",
+            ),
+            ("/media/site.git", "file:///media/site.git"),
+            (
+                "https://me:word@git.example.com/sites.git",
+                "https://me:word@git.example.com/sites.git",
+            ),
+        ] {
+            assert_eq!(check_url(written), Ok(()));
+            assert_eq!(in_full(written), meant);
+        }
+        let error = check_url("ftp://git.example.com/sites.git").unwrap_err();
+        assert!(error.starts_with("`ftp://` is not supported"), "{error}");
+    }
 }
