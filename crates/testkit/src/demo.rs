@@ -63,7 +63,8 @@ fn step<T>(what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
     }
     let result = run();
     let mark = if terminal { "\r" } else { "" };
-    println!("{mark}{} {what}  ", seconds(start.elapsed()));
+    let failed = if result.is_ok() { "" } else { ": FAILED" };
+    println!("{mark}{} {what}{failed}  ", seconds(start.elapsed()));
     result
 }
 
