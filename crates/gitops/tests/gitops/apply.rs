@@ -367,6 +367,35 @@ async fn kept_ignored_and_suspended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_meant_for_another_cluster_is_not_applied_here() {
+    let repo = Repo::new();
+    repo.write("a.yaml", &config_map("a", "1"));
+    let first = repo.push();
+    let site = site_of(&repo).await;
+    site.applied("site", &first).await;
+    site.kustomization("site", json!({"kubeConfig": {"secretRef": {"name": "other"}}}))
+        .await;
+    repo.write("b.yaml", &config_map("b", "1"));
+    let second = repo.push();
+    site.fetch_now();
+    let message = site
+        .ready_is("Kustomization", "site", "False", "BuildFailed")
+        .await;
+    assert!(message.contains("spec.kubeConfig"), "{message}");
+    site.wait("GitRepository", "flux-system", "site", "fetched", |o| {
+        o["status"]["artifact"]["revision"]
+            .as_str()
+            .unwrap_or_default()
+            .ends_with(&second)
+    })
+    .await;
+    assert!(site.config_map("b").await.is_none());
+    site.kustomization("site", json!({})).await;
+    site.applied("site", &second).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_runs_at_once_and_is_acknowledged() {
     let repo = Repo::new();
     repo.write("a.yaml", &config_map("a", "1"));
