@@ -157,6 +157,32 @@ impl Kustomizations {
         }
     }
 
+    /// Which of these objects other Kustomizations have in their inventories too, and which has it.
+    async fn held_by_others(
+        &self,
+        owner: &Key,
+        objects: &[&ObjectKey],
+    ) -> Result<HashMap<ObjectKey, Key>, apiserver::Status> {
+        let mut held = HashMap::new();
+        if objects.is_empty() {
+            return Ok(held);
+        }
+        for other in self.client.list(&gvr(), None).await?.items {
+            let key = Key::of(&other);
+            // One that goes itself will not look after anything.
+            if key == *owner || object::is_deleting(&other) {
+                continue;
+            }
+            let Ok(kustomization) = Kustomization::from_object(&other) else {
+                continue;
+            };
+            let inventory: HashSet<ObjectKey> = inventory_of(&kustomization).into_iter().collect();
+            let both = objects.iter().filter(|object| inventory.contains(**object));
+            held.extend(both.map(|object| ((*object).clone(), key.clone())));
+        }
+        Ok(held)
+    }
+
     fn wake_dependents(&self, key: &Key) {
         let dependents = self
             .dependents

@@ -41,16 +41,20 @@ pub(crate) struct Plan {
     pub(crate) delete: Vec<ObjectKey>,
     /// Objects to take off the inventory without deleting them.
     pub(crate) release: Vec<(ObjectKey, &'static str)>,
+    /// Kustomizations that some of these are left to.
+    pub(crate) left_to: Vec<Key>,
     /// Objects that another Kustomization had, by place.
     pub(crate) taken: Vec<(usize, Key)>,
 }
 
-/// Makes the plan. `inventory` is what was applied before; nothing is deleted without `prune`.
+/// Makes the plan. `inventory` is what was applied before; nothing is deleted without `prune`, and nothing that is
+/// among the objects `held` by other Kustomizations: when two had it and one lets go, it is the other's alone.
 pub(crate) fn plan(
     desired: &Desired,
     inventory: &[ObjectKey],
     live: &HashMap<ObjectKey, Live>,
     known: &HashMap<ObjectKey, Known>,
+    held: &HashMap<ObjectKey, Key>,
     owner: &Key,
     prune: bool,
 ) -> Plan {
@@ -89,6 +93,12 @@ pub(crate) fn plan(
             Some(live) if live.keep => plan.release.push((key.clone(), "its prune mark says disabled")),
             Some(live) if live.owner.as_ref() != Some(owner) => {
                 plan.release.push((key.clone(), "it belongs to another now"));
+            }
+            Some(_) if let Some(other) = held.get(key) => {
+                plan.release.push((key.clone(), "another has it too"));
+                if !plan.left_to.contains(other) {
+                    plan.left_to.push(other.clone());
+                }
             }
             Some(_) => plan.delete.push(key.clone()),
         }
@@ -167,9 +177,14 @@ mod tests {
         let inventory = ["same", "old", "kept", "lost", "foreign"]
             .map(|n| key("ConfigMap", n))
             .into_iter()
+            .chain([key("ConfigMap", "shared")])
             .chain([key("VirtualMachine", "vm")]);
         let inventory: Vec<ObjectKey> = inventory.collect();
-        for gone in [key("ConfigMap", "old"), key("VirtualMachine", "vm")] {
+        for gone in [
+            key("ConfigMap", "old"),
+            key("ConfigMap", "shared"),
+            key("VirtualMachine", "vm"),
+        ] {
             there.insert(gone, live(2));
         }
         there.insert(
@@ -187,7 +202,10 @@ mod tests {
             },
         );
 
-        let made = plan(&desired, &inventory, &there, &known, &owner, true);
+        let second = Key::new("x", "second");
+        let held = HashMap::from([(key("ConfigMap", "shared"), second.clone())]);
+
+        let made = plan(&desired, &inventory, &there, &known, &held, &owner, true);
         let steps: Vec<(&str, Why)> = made.apply.iter().map(|(at, why)| (names[*at], *why)).collect();
         assert_eq!(
             steps,
@@ -206,9 +224,10 @@ mod tests {
             [key("VirtualMachine", "vm"), key("ConfigMap", "old")]
         );
         let released: Vec<&str> = made.release.iter().map(|(k, _)| k.name.as_str()).collect();
-        assert_eq!(released, ["kept", "lost", "foreign"]);
+        assert_eq!(released, ["kept", "lost", "foreign", "shared"]);
+        assert_eq!(made.left_to, [second]);
 
-        let kept = plan(&desired, &inventory, &there, &known, &owner, false);
+        let kept = plan(&desired, &inventory, &there, &known, &held, &owner, false);
         assert!(kept.delete.is_empty());
         assert_eq!(kept.apply, made.apply);
     }

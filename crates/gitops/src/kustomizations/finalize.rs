@@ -43,8 +43,13 @@ impl Kustomizations {
                 Ok(live) => live,
                 Err(status) => return Outcome::Failed(status.to_string()),
             };
+            let all: Vec<&ObjectKey> = inventory.iter().collect();
+            let held = match self.held_by_others(key, &all).await {
+                Ok(held) => held,
+                Err(status) => return Outcome::Failed(status.to_string()),
+            };
             let nothing = Desired::default();
-            let plan = plan::plan(&nothing, &inventory, &live, &HashMap::new(), key, true);
+            let plan = plan::plan(&nothing, &inventory, &live, &HashMap::new(), &held, key, true);
             let how = How {
                 concurrency: 1,
                 force: false,
@@ -52,6 +57,9 @@ impl Kustomizations {
             let done = apply::carry_out(&self.client, registry, &nothing, &[], &plan, how).await;
             if let Some((key, why)) = done.undeleted.first() {
                 return Outcome::Failed(format!("can't delete {key}: {why}"));
+            }
+            for other in plan.left_to {
+                self.signal.key(other);
             }
         }
         match self

@@ -1,7 +1,7 @@
 //! One run, from the fetched commit to what was carried out.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, PoisonError},
 };
 
@@ -161,11 +161,15 @@ impl Kustomizations {
             .filter_map(|key| Some((key.clone(), resource(key)?)));
         let live = observe::observe(&self.client, wanted.chain(before)).await?;
         let known = self.owned.known(desired.wanted.iter().map(|w| w.key.clone()));
+        let wanted: HashSet<&ObjectKey> = desired.wanted.iter().map(|w| &w.key).collect();
+        let gone: Vec<&ObjectKey> = inventory.iter().filter(|key| !wanted.contains(key)).collect();
+        let held = self.held_by_others(run.key, &gone).await?;
         let plan = plan::plan(
             &desired,
             &inventory,
             &live,
             &known,
+            &held,
             run.key,
             run.kustomization.spec.prune,
         );
@@ -195,6 +199,9 @@ impl Kustomizations {
         let done = apply::carry_out(&self.client, registry, &desired, &objects, &plan, how).await;
         drop(objects);
         self.owned.remember(run.key, done.known.clone());
+        for other in &plan.left_to {
+            self.signal.key(other.clone());
+        }
         self.tell(run, &desired, &plan, &done).await;
         let result = self.judge(run, &desired, &live, &done).await?;
         let inventory = next_inventory(&desired, &inventory, &live, &done);

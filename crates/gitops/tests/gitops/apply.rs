@@ -367,6 +367,69 @@ async fn kept_ignored_and_suspended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_two_have_stays_with_one_when_the_other_lets_go() {
+    let repo = Repo::new();
+    repo.write("sites/a.yaml", &config_map("a", "1"));
+    repo.write("elsewhere/c.yaml", &config_map("c", "1"));
+    let commit = repo.push();
+    let site = site_of(&repo).await;
+    let uid = |object: serde_json::Value| object["metadata"]["uid"].clone();
+    let owner = |object: &serde_json::Value| object["metadata"]["labels"][kinds::flux::OWNER_NAME].clone();
+    let has = |o: &serde_json::Value, id: &str| {
+        o["status"]["inventory"]["entries"]
+            .as_array()
+            .is_some_and(|entries| entries.iter().any(|entry| entry["id"] == id))
+    };
+    let ours = "default_a__ConfigMap";
+    site.kustomization("site", json!({"path": "./sites"})).await;
+    site.applied("site", &commit).await;
+    let before = uid(site.config_map("a").await.unwrap());
+    // It stands still, so that the labels stay those of the second one.
+    site.kustomization("site", json!({"path": "./sites", "suspend": true}))
+        .await;
+    site.kustomization("second", json!({"path": "./sites"})).await;
+    site.wait("Kustomization", "flux-system", "second", "applied", |o| {
+        has(o, ours)
+    })
+    .await;
+    assert_eq!(owner(&site.config_map("a").await.unwrap()), "second");
+
+    // It looks elsewhere: what it had is not its alone.
+    site.kustomization("second", json!({"path": "./elsewhere"})).await;
+    site.wait("Kustomization", "flux-system", "second", "elsewhere", |o| {
+        has(o, "default_c__ConfigMap") && !has(o, ours)
+    })
+    .await;
+    assert_eq!(uid(site.config_map("a").await.unwrap()), before);
+
+    // It goes as a whole, having had it again.
+    site.kustomization("second", json!({"path": "./sites"})).await;
+    site.wait("Kustomization", "flux-system", "second", "back", |o| {
+        has(o, ours) && !has(o, "default_c__ConfigMap")
+    })
+    .await;
+    site.delete_kustomization("second").await;
+    site.wait(
+        "Kustomization",
+        "flux-system",
+        "second",
+        "gone",
+        serde_json::Value::is_null,
+    )
+    .await;
+    assert_eq!(uid(site.config_map("a").await.unwrap()), before);
+    site.kustomization("site", json!({"path": "./sites", "suspend": false}))
+        .await;
+    let back = site
+        .wait("ConfigMap", "default", "a", "owned by the first", |o| {
+            owner(o) == "site"
+        })
+        .await;
+    assert_eq!(uid(back), before);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_meant_for_another_cluster_is_not_applied_here() {
     let repo = Repo::new();
     repo.write("a.yaml", &config_map("a", "1"));

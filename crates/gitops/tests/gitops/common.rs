@@ -10,7 +10,7 @@ use std::{
 use apiserver::{
     Api, Caller, Client, Status,
     admission::GitOwned,
-    api::{Target, WriteOptions},
+    api::{DeleteOptions, Target, WriteOptions},
 };
 use gitops::{Config, Engine};
 use kinds::{
@@ -91,6 +91,16 @@ impl Site {
         let metadata = json!({"name": name, "namespace": "flux-system"});
         let object = json!({"apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization", "metadata": metadata, "spec": spec});
         self.client.apply(&object, true, false).await.unwrap();
+    }
+
+    /// Asks for the end of a Kustomization.
+    pub(crate) async fn delete_kustomization(&self, name: &str) {
+        let gvr = gvr("Kustomization");
+        let target = Target::new(&gvr, "flux-system", name);
+        self.api
+            .delete(&break_glass(), target, &DeleteOptions::default())
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Object> {
