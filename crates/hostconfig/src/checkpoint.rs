@@ -8,6 +8,8 @@
 //!     └──────── put the good profile back ◄─────────┘ the new one is quarantined until a layer changes
 //! ```
 //!
+//! A profile that a section refused does not become the good one, however much is reachable.
+//!
 //! What is being tried is written down before anything is changed, so a daemon that is killed on the way, or a host
 //! that reboots, takes the trial up again with the same list.
 
@@ -147,6 +149,23 @@ impl Checkpoint {
         let results = enforce(sections, &desired.merged.profile).await;
         let lost = self.lost(&before).await;
         if lost.is_empty() {
+            // A configuration that a section refused, or could not carry out, has proved nothing: going back to it
+            // would not bring the host back. The two halves of a change that comes in two layers are such.
+            let refused = results.iter().any(|result| !result.report.problems.is_empty());
+            if let (true, Some(good)) = (refused, good.clone()) {
+                self.write(
+                    &record,
+                    Record {
+                        good: Some(good),
+                        ..Record::default()
+                    },
+                )
+                .await;
+                return Enforcement {
+                    results,
+                    quarantine: None,
+                };
+            }
             let good = Good {
                 profile: desired.merged.profile.clone(),
                 layers: parts(desired),

@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 
 use kinds::object::Object;
-use reconcile::section::{Applied, SectionReport};
+use reconcile::section::{Applied, Problem, SectionReport};
 use serde_json::json;
 
 use super::*;
@@ -27,6 +27,17 @@ impl Section for Host {
     async fn reconcile(&self, profile: &Value) -> SectionReport {
         let wanted = profile["esx"]["x"]["mode"].clone();
         self.enforced.lock().unwrap().push(wanted.clone());
+        if wanted == "contradiction" {
+            let problem = Problem {
+                path: "esx.x.mode".into(),
+                reason: "Contradiction".into(),
+                message: "nothing was changed".into(),
+            };
+            return SectionReport {
+                problems: vec![problem],
+                ..SectionReport::default()
+            };
+        }
         let changed = std::mem::replace(&mut *self.mode.lock().unwrap(), wanted.clone()) != wanted;
         let changes = if changed {
             vec![Applied {
@@ -153,4 +164,18 @@ async fn with_all_links_down_nothing_is_taken_back() {
     *lab.host.mode.lock().unwrap() = "cut off".into();
     assert_eq!(lab.run("half").await, None);
     assert_eq!(lab.mode(), "half");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_section_refused_is_nothing_to_go_back_to() {
+    let lab = Lab::new();
+    lab.run("one").await;
+    // A change in two layers: when only the first has come, the two contradict each other.
+    assert_eq!(lab.run("contradiction").await, None);
+    assert_eq!(
+        lab.checkpoint().read().good.unwrap().profile,
+        want("one").merged.profile
+    );
+    assert!(lab.run("cut off").await.is_some());
+    assert_eq!(lab.mode(), "one");
 }
