@@ -11,7 +11,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `listen` | listeners, connections, draining |
+//! | `listen`, `strangers` | listeners, connections, draining; how many may come unknown |
 //! | `service` | one request from its first byte to its answer |
 //! | `path`, `query`, `negotiate` | what a request names and wants |
 //! | `body`, `decode`, `respond` | bodies in and out |
@@ -58,6 +58,7 @@ mod render;
 mod respond;
 mod reviews;
 mod service;
+mod strangers;
 mod watch;
 
 /// Bounds of a server.
@@ -67,14 +68,19 @@ pub struct ServerOptions {
     pub version: String,
     /// The commit that the program was built from; may be empty.
     pub commit: String,
-    /// Connections at a time; more wait to be accepted.
+    /// Connections at a time; more wait to be accepted. Half of them are for who has shown a certificate, and the
+    /// local socket has as many of its own.
     pub max_connections: usize,
+    /// Connections at a time from one address without a certificate; more are closed at once.
+    pub max_strangers: usize,
     /// Requests at a time, watches apart; more are told to come again.
     pub max_requests: usize,
     /// Watches at a time; more are told to come again.
     pub max_watches: usize,
     /// How long a request that is no watch may take.
     pub request_timeout: Duration,
+    /// How long a connection may take until its first request has come.
+    pub first_request_timeout: Duration,
     /// How long open requests may go on after the server was told to stop.
     pub drain_timeout: Duration,
 }
@@ -85,9 +91,11 @@ impl Default for ServerOptions {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: String::new(),
             max_connections: 1_000,
+            max_strangers: 128,
             max_requests: 400,
             max_watches: 2_000,
             request_timeout: Duration::from_secs(60),
+            first_request_timeout: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(10),
         }
     }

@@ -65,6 +65,11 @@ impl Peer {
         }
     }
 
+    /// Whether it has not said who it is.
+    pub(crate) fn is_nobody(&self) -> bool {
+        self.caller.is_none()
+    }
+
     /// Who it is, unless the certificate has ended meanwhile.
     pub(crate) fn caller(&self, now: Timestamp) -> Option<&Caller> {
         if self.not_after.is_some_and(|end| end < now) {

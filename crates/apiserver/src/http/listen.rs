@@ -1,6 +1,14 @@
 //! Listeners, connections, draining.
 
-use std::{future::Future, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use hyper::service::service_fn;
 use hyper_util::{
@@ -19,7 +27,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::tls::Tls;
 
-use super::{Listeners, State, auth::Peer, service};
+use super::{
+    Listeners, State,
+    auth::Peer,
+    service,
+    strangers::{Place, Strangers},
+};
 
 /// How long a client may take for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -33,22 +46,28 @@ const RENEW: Duration = Duration::from_secs(3_600);
 
 /// Serves until told to stop, then drains.
 pub(super) async fn run(state: Arc<State>, listeners: Listeners, shutdown: impl Future<Output = ()> + Send) {
-    let room = Arc::new(Semaphore::new(state.options.max_connections));
+    let most = state.options.max_connections;
+    let room = Arc::new(Semaphore::new(most));
+    let strangers = Strangers::new(most.div_ceil(2), state.options.max_strangers);
     let connections = TaskTracker::new();
     let acceptors = TaskTracker::new();
     let mut sockets = Vec::new();
     if let Some((listeners, tls)) = listeners.tls {
         let acceptor = TlsAcceptor::from(tls.server_config());
-        sockets.extend(
-            listeners
-                .into_iter()
-                .map(|listener| Socket::Tls(listener, acceptor.clone())),
-        );
+        sockets.extend(listeners.into_iter().map(|listener| {
+            (
+                Socket::Tls(listener, acceptor.clone(), strangers.clone()),
+                room.clone(),
+            )
+        }));
         acceptors.spawn(renew(state.clone(), tls));
     }
-    sockets.extend(listeners.unix.map(Socket::Unix));
-    for socket in sockets {
-        acceptors.spawn(accept(state.clone(), room.clone(), connections.clone(), socket));
+    // Root on this machine finds room however many come over the network.
+    let local = listeners
+        .unix
+        .map(|unix| (Socket::Unix(unix), Arc::new(Semaphore::new(most))));
+    for (socket, room) in sockets.into_iter().chain(local) {
+        acceptors.spawn(accept(state.clone(), room, connections.clone(), socket));
     }
     shutdown.await;
     state.draining.cancel();
@@ -91,19 +110,27 @@ async fn renew(state: Arc<State>, tls: Arc<Tls>) {
 }
 
 enum Socket {
-    Tls(TcpListener, TlsAcceptor),
+    Tls(TcpListener, TlsAcceptor, Arc<Strangers>),
     Unix(UnixListener),
 }
 
 enum Accepted {
-    Tls(TcpStream, TlsAcceptor),
+    Tls(TcpStream, TlsAcceptor, Place),
+    /// From an address that has too many here already.
+    TooMany,
     Unix(UnixStream),
 }
 
 impl Socket {
     async fn accept(&self) -> std::io::Result<Accepted> {
         match self {
-            Self::Tls(listener, acceptor) => Ok(Accepted::Tls(listener.accept().await?.0, acceptor.clone())),
+            Self::Tls(listener, acceptor, strangers) => {
+                let (stream, from) = listener.accept().await?;
+                Ok(match strangers.enter(from.ip()) {
+                    Some(place) => Accepted::Tls(stream, acceptor.clone(), place),
+                    None => Accepted::TooMany,
+                })
+            }
             Self::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
         }
     }
@@ -122,6 +149,9 @@ async fn accept(state: Arc<State>, room: Arc<Semaphore>, connections: TaskTracke
             accepted = accepted => accepted,
         };
         match accepted {
+            Ok(Accepted::TooMany) => {
+                state.metrics.refused.inc();
+            }
             Ok(accepted) => {
                 let state = state.clone();
                 connections.spawn(async move {
@@ -141,7 +171,8 @@ async fn accept(state: Arc<State>, room: Arc<Semaphore>, connections: TaskTracke
 /// Finds out who is at the other end, then serves it.
 async fn begin(state: Arc<State>, accepted: Accepted) {
     match accepted {
-        Accepted::Tls(stream, acceptor) => {
+        Accepted::TooMany => {}
+        Accepted::Tls(stream, acceptor, place) => {
             set_options(&stream);
             let stream = match time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => stream,
@@ -150,6 +181,8 @@ async fn begin(state: Arc<State>, accepted: Accepted) {
             };
             let certificates = stream.get_ref().1.peer_certificates();
             let peer = Peer::of_certificate(certificates.and_then(<[_]>::first));
+            // Who has said who it is gives its stranger's place back; others keep it until they go.
+            let _place = peer.is_nobody().then_some(place);
             serve(state, stream, peer).await;
         }
         Accepted::Unix(stream) => {
@@ -186,7 +219,11 @@ where
     let (draining, cut) = (state.draining.clone(), state.cut.clone());
     let _open = Open::new(state.clone());
     let peer = Arc::new(peer);
+    let limit = state.options.first_request_timeout;
+    let asked = Arc::new(AtomicBool::new(false));
+    let has_asked = asked.clone();
     let service = service_fn(move |request| {
+        asked.store(true, Ordering::Relaxed);
         let (state, peer) = (state.clone(), peer.clone());
         async move { Ok::<_, std::convert::Infallible>(service::handle(state, &peer, request).await) }
     });
@@ -207,8 +244,16 @@ where
         .max_send_buf_size(64 * 1024);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    // Until it is known which HTTP is spoken, no other bound holds for a client that is silent.
+    let silent = async {
+        time::sleep(limit).await;
+        if has_asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = silent => return tracing::debug!("a connection's first request took too long"),
         () = draining.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {

@@ -155,6 +155,93 @@ async fn too_many_at_a_time_are_told_to_come_again() {
     );
 }
 
+/// A TLS connection without a certificate that asks nothing.
+async fn stranger(site: &Site) -> tokio_rustls::client::TlsStream<TcpStream> {
+    use rustls::pki_types::pem::PemObject;
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = rustls::pki_types::CertificateDer::from_pem_slice(site.tls.ca_pem().as_bytes()).unwrap();
+    roots.add(ca).unwrap();
+    let config = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(site.url.trim_start_matches("https://"))
+        .await
+        .unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect("127.0.0.1".try_into().unwrap(), stream)
+        .await
+        .unwrap()
+}
+
+/// Waits for the end of a connection, with or without ceremony.
+async fn ends(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+    assert!(end.is_ok(), "the connection stays");
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_nothing_is_ended() {
+    let options = ServerOptions {
+        first_request_timeout: Duration::from_millis(100),
+        ..ServerOptions::default()
+    };
+    let site = Site::start_with(options, |_| {}).await;
+    ends(&mut stranger(&site).await).await;
+    // Neither may it begin and never go on.
+    let mut half = stranger(&site).await;
+    half.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+    ends(&mut half).await;
+    let mut local = UnixStream::connect(site.dir.path().join("api.sock"))
+        .await
+        .unwrap();
+    ends(&mut local).await;
+    // Who has asked once may stay, and ask again.
+    let mut known = stranger(&site).await;
+    for _ in 0..2 {
+        known
+            .write_all(b"GET /livez HTTP/1.1\r\nhost: h\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nok") {
+            answer.push(known.read_u8().await.unwrap());
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+}
+
+#[tokio::test]
+async fn strangers_keep_nobody_out() {
+    let options = ServerOptions {
+        max_connections: 2,
+        ..ServerOptions::default()
+    };
+    let site = Site::start_with(options, |_| {}).await;
+    let admin = site.admin();
+    let api = format!("{}/api", site.url);
+    assert_eq!(admin.get(&api).send().await.unwrap().status(), StatusCode::OK);
+    let held = stranger(&site).await;
+    // Half of all places are theirs; another is closed at once.
+    let mut more = TcpStream::connect(site.url.trim_start_matches("https://"))
+        .await
+        .unwrap();
+    ends(&mut more).await;
+    assert_eq!(admin.get(&api).send().await.unwrap().status(), StatusCode::OK);
+    let mut local = UnixStream::connect(site.dir.path().join("api.sock"))
+        .await
+        .unwrap();
+    local
+        .write_all(b"GET /api HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    local.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(held);
+}
+
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_ended() {
     let options = ServerOptions {
