@@ -464,6 +464,12 @@ impl Inner {
         let mut failed = Vec::new();
         for place in self.places(image) {
             match place {
+                Place::Local(path) if matches!(image, ImageRef::File(_)) && !self.in_library(&path) => {
+                    return Err(Error::OutsideLibraries {
+                        image: name.into(),
+                        libraries: self.directories().map(|dir| dir.display().to_string()).collect(),
+                    });
+                }
                 Place::Local(path) => match fs::metadata(&path) {
                     Ok(meta) if meta.is_file() => {
                         let url = format!("file://{}", path.display());
@@ -513,6 +519,31 @@ impl Inner {
             image: name.into(),
             reason: failed.join("; "),
         })
+    }
+
+    /// The libraries that are directories.
+    fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.libraries.iter().filter_map(|library| match library {
+            Library::Dir(dir) => Some(dir.as_path()),
+            Library::Url(_) => None,
+        })
+    }
+
+    /// Whether a file, followed through links, is in a library. Whoever writes manifests may use what was put
+    /// there for them, and not read the host's other files through a guest's disk.
+    fn in_library(&self, path: &Path) -> bool {
+        let real = match fs::canonicalize(path) {
+            Ok(real) => real,
+            // What is not there, or can't be followed, is told apart only inside a library.
+            Err(_) => {
+                let plain = path
+                    .components()
+                    .all(|part| part != std::path::Component::ParentDir);
+                return plain && self.directories().any(|dir| path.starts_with(dir));
+            }
+        };
+        self.directories()
+            .any(|dir| fs::canonicalize(dir).is_ok_and(|dir| real.starts_with(dir)))
     }
 
     fn places(&self, image: &ImageRef) -> Vec<Place> {

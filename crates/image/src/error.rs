@@ -25,6 +25,17 @@ pub enum Error {
         /// Where it was looked for.
         tried: String,
     },
+    /// A file of this host that is not in a library. Put the image into one, or add its directory to `host.toml`.
+    #[error(
+        "image {image} is in no image library of this host ({}); put it into one, or add its directory to images.libraries in host.toml",
+        if .libraries.is_empty() { "it has none".to_owned() } else { .libraries.join(", ") }
+    )]
+    OutsideLibraries {
+        /// As written.
+        image: String,
+        /// The directories that are libraries.
+        libraries: Vec<String>,
+    },
     /// Nobody answered, or not with the image. A later try may help.
     #[error(
         "image {image} cannot be fetched ({reason}); check the server and the network, the download goes on by itself"
@@ -147,6 +158,7 @@ impl Error {
         match self {
             Self::BadReference { .. } => "ImageNameInvalid",
             Self::NotFound { .. } => "ImageNotFound",
+            Self::OutsideLibraries { .. } => "ImageOutsideLibraries",
             Self::Unreachable { .. } => "ImageUnreachable",
             Self::ChecksumMismatch { .. } => "ImageChecksumMismatch",
             Self::NotAnImage { .. } => "ImageInvalid",

@@ -19,7 +19,7 @@ pub enum ImageRef {
     Url(String),
     /// `host[:port]/path`: https is tried, then http.
     Host(String),
-    /// `file:///path`.
+    /// `file:///path`, in a library.
     File(PathBuf),
     /// A bare file name, looked up in the libraries.
     Name(String),

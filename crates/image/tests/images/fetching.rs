@@ -261,7 +261,7 @@ async fn errors_say_what_to_do() {
     let error = ask("nowhere.ova").await;
     assert!(error.to_string().contains("no library is configured"), "{error}");
     let error = ask("file:///nowhere/x.ova").await;
-    assert!(error.to_string().contains("looked at /nowhere/x.ova"), "{error}");
+    assert!(error.to_string().contains("has none"), "{error}");
 
     let port = server.port;
     drop(server);
@@ -510,4 +510,33 @@ async fn dropping_the_cache_ends_the_ask() {
     // Nothing holds the directory any more: another cache goes on.
     server.change(|mood| mood.stall_after = None);
     open(dir.path(), vec![]).ensure(&image, |_| ()).await.unwrap();
+}
+
+#[tokio::test]
+async fn files_of_the_host_are_images_only_in_a_library() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for folder in ["library", "other"] {
+        std::fs::create_dir(path(folder)).unwrap();
+        std::fs::write(path(folder).join("disk.raw"), raw_disk(SIZE)).unwrap();
+    }
+    std::os::unix::fs::symlink(path("other/disk.raw"), path("library/link.raw")).unwrap();
+    let cache = open(&path("cache"), vec![Library::Dir(path("library"))]);
+    let ask = async |name: &str| {
+        let text = format!("file://{}/{name}", dir.path().display());
+        cache.ensure(&reference(&text), |_| ()).await
+    };
+    ask("library/disk.raw").await.unwrap();
+    ask("other/../library/disk.raw").await.unwrap();
+    for name in [
+        "other/disk.raw",
+        "library/../other/disk.raw",
+        "library/link.raw",
+        "library/../other/absent.raw",
+    ] {
+        let error = ask(name).await.unwrap_err();
+        assert_eq!(error.reason(), "ImageOutsideLibraries", "{name}: {error}");
+    }
+    let error = ask("library/absent.raw").await.unwrap_err();
+    assert_eq!(error.reason(), "ImageNotFound", "{error}");
 }

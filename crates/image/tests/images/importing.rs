@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use image::{CachedImage, DiskFormat, Error, Firmware};
+use image::{CachedImage, DiskFormat, Error, Firmware, Library};
 
 use crate::support::{
     self, converted, info, open, ova, ovf, raw_disk, reference, same_content, sha1, sha256, tar,
@@ -14,7 +14,7 @@ const SIZE: usize = 1 << 20;
 async fn import(dir: &Path, name: &str, bytes: &[u8]) -> Result<CachedImage, Error> {
     let file = dir.join(name);
     std::fs::write(&file, bytes).unwrap();
-    let cache = open(&dir.join("cache"), vec![]);
+    let cache = open(&dir.join("cache"), vec![Library::Dir(dir.into())]);
     let result = cache
         .ensure(&reference(&format!("file://{}", file.display())), |_| ())
         .await;
