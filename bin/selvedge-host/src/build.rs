@@ -5,7 +5,7 @@ mod network;
 mod site;
 mod upkeep;
 
-use std::{future::Future, sync::Arc};
+use std::{fs::Permissions, future::Future, os::unix::fs::PermissionsExt, sync::Arc};
 
 use anyhow::Context;
 use apiserver::{
@@ -53,6 +53,13 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Host> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("can't make the folder {}", folder.display()))?;
     }
+    // What Git has may be secret, and so are the disks of guests: the state is for root alone.
+    std::fs::set_permissions(&config.paths.state, Permissions::from_mode(0o700)).with_context(|| {
+        format!(
+            "can't close the folder {} to others",
+            config.paths.state.display()
+        )
+    })?;
     let (clock, metrics, stop) = (Clock::system(), Metrics::new(), CancellationToken::new());
     let database = config.paths.state.join("site.db");
     let store =
