@@ -5,7 +5,9 @@ mod network;
 mod site;
 mod upkeep;
 
-use std::{fs::Permissions, future::Future, os::unix::fs::PermissionsExt, sync::Arc};
+use std::{
+    fs::Permissions, future::Future, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration,
+};
 
 use anyhow::Context;
 use apiserver::{
@@ -18,7 +20,11 @@ use kinds::registry::Registry;
 use serde_json::json;
 use store::{SqliteStore, Store};
 use telemetry::{Clock, Metrics, chain};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use vswitch::VSwitch;
 
@@ -29,6 +35,9 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "esx-system", "flux-sys
 
 /// The audit log grows to so many bytes, and so many old ones are kept.
 const AUDIT_LOG: (u64, u32) = (4 << 20, 4);
+
+/// How long to wait for a store that another holds.
+const LOCKED: Duration = Duration::from_secs(2);
 
 /// What every part needs.
 pub(crate) struct Parts {
@@ -62,8 +71,7 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Host> {
     })?;
     let (clock, metrics, stop) = (Clock::system(), Metrics::new(), CancellationToken::new());
     let database = config.paths.state.join("site.db");
-    let store =
-        Arc::new(SqliteStore::open(&database, store::Options::default()).context("can't open the store")?);
+    let store = Arc::new(open(&database).await.context("can't open the store")?);
     let audit = FileAudit::open(config.paths.state.join("audit.log"), AUDIT_LOG.0, AUDIT_LOG.1)
         .context("can't open the audit log")?;
     let api = Api::new(
@@ -106,6 +114,20 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Host> {
         listeners,
         stop,
     })
+}
+
+/// Opens the store. A daemon that was just killed may hold it for a moment longer.
+async fn open(database: &Path) -> Result<SqliteStore, store::Error> {
+    let end = Instant::now() + LOCKED;
+    loop {
+        match SqliteStore::open(database, store::Options::default()) {
+            Err(store::Error::Unusable { why, .. }) if Instant::now() < end => {
+                tracing::warn!(why, "can't open the store yet");
+                sleep(LOCKED / 20).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 impl Host {

@@ -322,6 +322,10 @@ pub(crate) async fn resolve(
     }
     // Say what there is: mostly the branch is called otherwise.
     let all = list(git, repository, url, &["refs/heads/*"], limit).await?;
+    if all.contains_key(&full) {
+        // It was pushed in between.
+        return pick(&all, &full, branch);
+    }
     let names: Vec<&str> = all
         .keys()
         .filter_map(|r| r.strip_prefix("refs/heads/"))
