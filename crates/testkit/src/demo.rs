@@ -89,7 +89,7 @@ fn instructions(site: &Site, address: &str) -> String {
         format!("{programs}/selvedge-lab down{name}")
     };
     format!(
-        "Paste what you like (as root, in any shell):
+        "Paste what you like (as root):
 
   # Look at the host as at any Kubernetes API
   export KUBECONFIG={config}
@@ -99,23 +99,25 @@ fn instructions(site: &Site, address: &str) -> String {
   kubectl explain virtualmachine.spec
   selvedge status
 
-  # Change the site in Git, and watch the change arrive
-  cd {repository}
-  sed -i 's/powerState: poweredOn/powerState: poweredOff/' shop-001/web.yaml
-  git commit -am 'Close the shop' && git push
-  kubectl get vm -n shop -w
-
-  # Try to change it anywhere else
-  kubectl delete vm -n shop web
-  selvedge-lab exec{name} {host} -- ovs-vsctl show
-
   # Ask the guest (its network, {network}, is reached from the lab's client)
   selvedge-lab exec{name} client -- curl -s http://{address}/hello.txt
 
   # The virtual machine's console (leave it with Ctrl-])
   selvedge vm console shop/web
 
-  # Stop everything
+  # Change the site in Git, and watch the change arrive (leave the watch with Ctrl-C)
+  sed -i 's/powerState: poweredOn/powerState: poweredOff/' {repository}/shop-001/web.yaml
+  git -C {repository} commit -am 'Close the shop' && git -C {repository} push
+  kubectl get vm -n shop -w
+
+  # Open the shop again
+  git -C {repository} revert --no-edit HEAD && git -C {repository} push
+
+  # Try to change it anywhere else
+  kubectl delete vm -n shop web
+  selvedge-lab exec{name} {host} -- ovs-vsctl show
+
+  # Stop everything (in the clone of Selvedge)
   {down}
 ",
         config = layout.kubeconfig(&host_name(1), "admin").display(),

@@ -68,7 +68,12 @@ async fn events(api: &Api, output: Output) -> anyhow::Result<()> {
             .unwrap_or_default()
             .to_owned()
     };
-    events.sort_by_key(last);
+    // Times are whole seconds; within one, revisions tell what came first.
+    let revision = |event: &Value| {
+        let text = event["metadata"]["resourceVersion"].as_str();
+        text.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
+    };
+    events.sort_by_key(|event| (last(event), revision(event)));
     output.print(&events, || {
         let rows = events.iter().map(|event| {
             let about = &event["involvedObject"];
