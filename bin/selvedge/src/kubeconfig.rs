@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
@@ -62,14 +62,12 @@ struct User {
 }
 
 impl Kubeconfig {
-    /// The file given, else `$KUBECONFIG`, else the host's own.
+    /// The file given, else the first of `$KUBECONFIG` that there is, else the host's own.
     pub(crate) fn find(given: Option<&Path>) -> anyhow::Result<Self> {
         let path = given
             .map(Path::to_path_buf)
             .or_else(|| {
-                std::env::var_os("KUBECONFIG")
-                    .filter(|v| !v.is_empty())
-                    .map(PathBuf::from)
+                std::env::var_os("KUBECONFIG").and_then(|list| first_there(std::env::split_paths(&list)))
             })
             .unwrap_or_else(|| "/etc/selvedge/admin.kubeconfig".into());
         Self::read(&path)
@@ -87,7 +85,8 @@ impl Kubeconfig {
     }
 
     fn parse(text: &str, folder: &Path) -> anyhow::Result<Self> {
-        let file: File = serde_saphyr::from_str(text)?;
+        // Its text has that of its source already.
+        let file: File = serde_saphyr::from_str(text).map_err(|error| anyhow!("{error}"))?;
         let context = find(&file.contexts, &file.current_context, "context")?;
         let cluster = find(&file.clusters, &context.cluster, "cluster")?;
         let user = find(&file.users, &context.user, "user")?;
@@ -127,6 +126,13 @@ impl Kubeconfig {
     }
 }
 
+/// The first file that exists; if none does the first, for the message.
+fn first_there(paths: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
+    let paths: Vec<PathBuf> = paths.filter(|path| !path.as_os_str().is_empty()).collect();
+    let there = paths.iter().position(|path| path.exists()).unwrap_or(0);
+    paths.into_iter().nth(there)
+}
+
 fn find<'a, T>(list: &'a [Named<T>], name: &str, what: &str) -> anyhow::Result<&'a T> {
     let found = list.iter().find(|named| named.name == name);
     Ok(&found
@@ -153,6 +159,17 @@ users: [{name: u, user: {client-certificate-data: QQ==, client-key-data: Qg==}}]
         assert_eq!(config.server, "https://h:6443");
         assert_eq!(config.authority.as_deref(), Some(b"CA".as_slice()));
         assert_eq!(config.identity.as_deref(), Some(b"A\nB".as_slice()));
+    }
+
+    #[test]
+    fn of_several_files_the_first_that_exists_is_taken() {
+        let first = |list: &[&str]| first_there(list.iter().map(PathBuf::from));
+        assert_eq!(
+            first(&["", "/nowhere", "/proc/self/stat"]),
+            Some("/proc/self/stat".into())
+        );
+        assert_eq!(first(&["/nowhere", "/neither"]), Some("/nowhere".into()));
+        assert_eq!(first(&[""]), None);
     }
 
     #[test]
