@@ -1,5 +1,7 @@
 //! `selvedge validate`, as a person or a pipeline runs it.
 
+#![allow(clippy::unwrap_used, reason = "helpers too: a failed unwrap is a failed test")]
+
 use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
