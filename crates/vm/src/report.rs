@@ -211,12 +211,17 @@ impl Report<'_> {
             (condition_type::NETWORK, "every network card is on a port group"),
             (condition_type::STORAGE, "its disks are as asked for"),
         ] {
-            out.push(match self.holds.iter().find(|hold| hold.condition == kind) {
-                Some(hold) => (
-                    Condition::no(kind, hold.reason, short(&hold.message)),
-                    severity(hold),
-                ),
-                None => (Condition::yes(kind, "Ready", good), ""),
+            let holds: Vec<&Hold> = self.holds.iter().filter(|hold| hold.condition == kind).collect();
+            out.push(match (holds.first(), self.unseen(kind)) {
+                (Some(first), _) => {
+                    let messages: Vec<&str> = holds.iter().map(|hold| hold.message.as_str()).collect();
+                    (
+                        Condition::no(kind, first.reason, short(&messages.join("; "))),
+                        severity(first),
+                    )
+                }
+                (None, Some(why)) => (Condition::unknown(kind, "Waiting", why), ""),
+                (None, None) => (Condition::yes(kind, "Ready", good), ""),
             });
         }
         out.push(self.tools());
@@ -231,6 +236,22 @@ impl Report<'_> {
             }
         }
         out
+    }
+
+    /// Why nothing can be said about a condition yet.
+    fn unseen(&self, kind: &str) -> Option<&'static str> {
+        let disks = self
+            .observed
+            .record
+            .as_ref()
+            .map_or(0, |record| record.disks.len());
+        match kind {
+            condition_type::NETWORK if self.desired.hardware.is_none() => {
+                Some("its network cards are looked at once its class is there")
+            }
+            condition_type::STORAGE if disks == 0 => Some("its disks are made once its image is there"),
+            _ => None,
+        }
     }
 
     fn ready(&self) -> (Condition, &'static str) {

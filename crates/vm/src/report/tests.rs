@@ -134,6 +134,27 @@ fn a_hold_is_said_twice_and_changes_the_time() {
 }
 
 #[test]
+fn all_that_is_missing_is_named_and_nothing_is_said_of_what_was_not_looked_at() {
+    let vm = vm(json!({}));
+    let mut desired = desired(&vm);
+    desired.hardware = None;
+    let hold = |message: &str| Hold {
+        condition: condition_type::PREREQUISITES,
+        reason: "VirtualMachineClassNotFound",
+        message: message.into(),
+        progressing: false,
+        blocks: true,
+    };
+    let holds = [hold("no class"), hold("no ConfigMap")];
+    let status = status(&vm, &desired, &Observed::default(), &holds, &Sensed::default());
+    let said = find(&status, condition_type::PREREQUISITES);
+    assert_eq!(said["message"], "no class; no ConfigMap");
+    for kind in [condition_type::NETWORK, condition_type::STORAGE] {
+        assert_eq!(find(&status, kind)["status"], "Unknown");
+    }
+}
+
+#[test]
 fn ready_follows_the_probe() {
     let vm = vm(json!({"readinessProbe": {"tcpSocket": {"port": 80}}}));
     let desired = desired(&vm);
