@@ -128,9 +128,11 @@ impl Checkpoint {
                 quarantine: None,
             };
         }
+        // A trial that a crash cut short may have cut the host off: what counts is what was reachable before it, also
+        // if a layer has changed since.
         let before = match &record.trying {
-            Some(trying) if trying.hash == desired.hash => trying.reachable.clone(),
-            _ => self.connectivity.reachable().await,
+            Some(trying) => trying.reachable.clone(),
+            None => self.connectivity.reachable().await,
         };
         let trying = Trying {
             hash: desired.hash.clone(),

@@ -1,6 +1,7 @@
 //! What the layers ask for: each read on its own, then merged. Pure.
 
 use kinds::{
+    flux::OWNER_NAME,
     host::{BASE_LAYER, HostConfiguration, NAMESPACE},
     object::Object,
 };
@@ -41,10 +42,27 @@ pub struct DesiredLayer {
     pub metrics: bool,
 }
 
+impl DesiredLayer {
+    /// Whether its object comes from Git.
+    #[must_use]
+    pub fn is_gits(&self) -> bool {
+        self.object
+            .as_ref()
+            .is_some_and(|object| !object["metadata"]["labels"][OWNER_NAME].is_null())
+    }
+}
+
 /// The name of the base layer.
 #[must_use]
 pub fn base_name() -> String {
     format!("{NAMESPACE}/{BASE_LAYER}")
+}
+
+/// What the base layer is remembered as beside its last good content: as it last was without Git. No object has
+/// such a name.
+#[must_use]
+pub fn own_base_name() -> String {
+    format!("{NAMESPACE}/{BASE_LAYER}@host")
 }
 
 /// Reads and merges the layers. `base` is the base layer for a host that has none yet.
@@ -57,8 +75,11 @@ pub fn desired(observed: &Observed, base: &Value) -> Desired {
         .collect();
     if !layers.iter().any(|layer| layer.base) {
         // A base layer that somebody deleted comes back as it was: what the host looks like now is what the
-        // layers have made of it.
-        let profile = observed.last_good.get(&base_name()).unwrap_or(base);
+        // layers have made of it. One that Git had and let go of comes back as it was before Git had it.
+        let profile = [own_base_name(), base_name()]
+            .iter()
+            .find_map(|name| observed.last_good.get(name))
+            .unwrap_or(base);
         let content = profile::parse_unchecked(profile);
         let in_force = content.as_ref().ok().map(|profile| profile.value.clone());
         layers.push(DesiredLayer {

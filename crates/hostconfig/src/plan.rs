@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    desired::{Desired, base_name},
+    desired::{Desired, base_name, own_base_name},
     observe::Observed,
 };
 
@@ -42,11 +42,14 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     let mut steps = Vec::new();
     for layer in &desired.layers {
         let Ok(profile) = &layer.content else { continue };
-        if observed.last_good.get(&layer.name) != Some(&profile.value) {
-            steps.push(Step::Remember {
-                layer: layer.name.clone(),
-                profile: profile.value.clone(),
-            });
+        let own = (layer.base && !layer.is_gits()).then(own_base_name);
+        for name in [Some(layer.name.clone()), own].into_iter().flatten() {
+            if observed.last_good.get(&name) != Some(&profile.value) {
+                steps.push(Step::Remember {
+                    layer: name,
+                    profile: profile.value.clone(),
+                });
+            }
         }
         if layer.object.is_none() {
             steps.push(Step::MakeBase {
@@ -55,7 +58,9 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
         }
     }
     for name in observed.last_good.keys() {
-        if *name != base_name() && !desired.layers.iter().any(|layer| layer.name == *name) {
+        if ![base_name(), own_base_name()].contains(name)
+            && !desired.layers.iter().any(|layer| layer.name == *name)
+        {
             steps.push(Step::Forget { layer: name.clone() });
         }
     }

@@ -423,6 +423,10 @@ fn plans_keep_what_is_good_and_forget_what_is_gone() {
                 layer: "esx-system/esx-base-profile".into(),
                 profile: base()
             },
+            Step::Remember {
+                layer: "esx-system/esx-base-profile@host".into(),
+                profile: base()
+            },
             Step::MakeBase { profile: base() },
             Step::Forget {
                 layer: "esx-system/gone".into()
@@ -435,5 +439,14 @@ fn plans_keep_what_is_good_and_forget_what_is_gone() {
         last_good: [("esx-system/esx-base-profile".to_owned(), good.clone())].into(),
     };
     let steps = plan(&desired(&observed, &base()), &observed).steps;
-    assert_eq!(steps, [Step::MakeBase { profile: good }]);
+    assert_eq!(
+        steps,
+        [
+            Step::Remember {
+                layer: "esx-system/esx-base-profile@host".into(),
+                profile: good.clone()
+            },
+            Step::MakeBase { profile: good }
+        ]
+    );
 }

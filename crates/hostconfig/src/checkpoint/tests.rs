@@ -179,3 +179,20 @@ async fn what_a_section_refused_is_nothing_to_go_back_to() {
     assert!(lab.run("cut off").await.is_some());
     assert_eq!(lab.mode(), "one");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_and_another_change_in_a_trial_prove_nothing() {
+    let lab = Lab::new();
+    lab.run("one").await;
+    let mut record = lab.checkpoint().read();
+    let reachable = lab.host.reachable().await;
+    record.trying = Some(Trying {
+        hash: want("half").hash,
+        reachable,
+    });
+    lab.checkpoint().write(&Record::default(), record).await;
+    // Killed while it was cut off; after that the second layer of the same push is there too.
+    *lab.host.mode.lock().unwrap() = "half".into();
+    assert!(lab.run("cut off").await.is_some());
+    assert_eq!(lab.mode(), "one");
+}
