@@ -5,7 +5,7 @@ IMAGES := $(TARGET)/images
 LAB := $(TARGET)/release/selvedge-lab
 export CARGO_TARGET_DIR := $(TARGET)
 
-.PHONY: help setup build images demo demo-down smoke test bench fmt fmt-check clippy unit e2e docs licences
+.PHONY: help setup build images demo demo-down smoke test bench fmt fmt-check clippy unit e2e crashes docs licences
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,7 +42,11 @@ clippy:
 # The end-to-end tests run the programs of this profile, and the demo guest.
 unit: images
 	cargo build --locked -p selvedge -p selvedge-host -p testkit
-	SELVEDGE_DEMO_GUEST=$(IMAGES)/demo-guest.ova cargo test --workspace --locked
+	SELVEDGE_CRASHES=$(or $(SELVEDGE_CRASHES),12) SELVEDGE_DEMO_GUEST=$(IMAGES)/demo-guest.ova cargo test --workspace --locked
+
+crashes: images ## The long suite: kill -9 of the daemon at 100 random points of a change
+	cargo build --locked -p selvedge -p selvedge-host -p testkit
+	SELVEDGE_CRASHES=$(or $(SELVEDGE_CRASHES),100) SELVEDGE_DEMO_GUEST=$(IMAGES)/demo-guest.ova cargo test --locked -p testkit --test crashes -- --nocapture
 
 e2e: images ## The end-to-end tests alone
 	cargo build --locked -p selvedge -p selvedge-host -p testkit
