@@ -29,15 +29,26 @@ impl std::error::Error for Unreachable {}
 
 /// A refusal by the API.
 #[derive(Debug)]
-struct Refused(String);
+struct Refused {
+    /// Of HTTP.
+    code: u16,
+    message: String,
+}
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 
 impl std::error::Error for Refused {}
+
+/// Whether an error says that there is no such object.
+pub(crate) fn is_gone(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<Refused>()
+        .is_some_and(|refused| refused.code == 404)
+}
 
 /// A host's API.
 pub(crate) struct Api {
@@ -124,7 +135,7 @@ impl Api {
             .and_then(Value::as_str)
             .unwrap_or("no reason given")
             .to_owned();
-        Err(Refused(message).into())
+        Err(Refused { code, message }.into())
     }
 
     /// Finds a resource by plural, singular, short name or kind, as a person types it; `name.group` also works.

@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::api::Api;
+use crate::api::{Api, is_gone};
 
 #[derive(clap::Args)]
 #[command(
@@ -29,6 +29,7 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(crate) async fn run(api: &Api, args: &Args) -> anyhow::Result<ExitCode> {
     let token = api.get("/version").await.map(|_| request_token())?;
     let mut waiting = Vec::new();
+    let mut failures = 0;
     // Sources first, so that the Kustomizations see what they fetch.
     for kind in [
         "gitrepositories.source.toolkit.fluxcd.io",
@@ -50,13 +51,31 @@ pub(crate) async fn run(api: &Api, args: &Args) -> anyhow::Result<ExitCode> {
             continue;
         }
         for (path, what) in waiting.drain(..) {
-            wait(api, &path, &what, &token, args.timeout).await?;
+            // One that fails keeps nobody from asking the others.
+            let end = wait(api, &path, &token, args.timeout).await;
+            // Git may just have taken it away.
+            if end.as_ref().is_err_and(is_gone) {
+                println!("{what}: it is gone");
+                continue;
+            }
+            match end? {
+                Ok(message) => println!("{what}: {message}"),
+                Err(why) => {
+                    eprintln!("selvedge: {what} {why}");
+                    failures += 1;
+                }
+            }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if failures == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
-async fn wait(api: &Api, path: &str, what: &str, token: &str, timeout: u64) -> anyhow::Result<()> {
+/// Waits until a request was acted on: what the object says then, or why it failed.
+async fn wait(api: &Api, path: &str, token: &str, timeout: u64) -> anyhow::Result<Result<String, String>> {
     let end = Instant::now() + Duration::from_secs(timeout);
     loop {
         let object = api.get(path).await?;
@@ -67,16 +86,15 @@ async fn wait(api: &Api, path: &str, what: &str, token: &str, timeout: u64) -> a
                 .map(|c| c["message"].as_str().unwrap_or_default())
                 .unwrap_or_default();
             match ready.and_then(|c| c["status"].as_str()) {
-                Some("True") => {
-                    println!("{what}: {message}");
-                    return Ok(());
-                }
-                Some("False") => anyhow::bail!("{what} failed: {message}"),
+                Some("True") => return Ok(Ok(message.into())),
+                Some("False") => return Ok(Err(format!("failed: {message}"))),
                 _ => {}
             }
         }
         if Instant::now() >= end {
-            anyhow::bail!("{what} was not done within {timeout} s; see `selvedge status`");
+            return Ok(Err(format!(
+                "was not done within {timeout} s; see `selvedge status`"
+            )));
         }
         sleep(LOOK).await;
     }
