@@ -49,7 +49,7 @@ impl Engine {
         self.source.clone()
     }
 
-    /// Makes the host's own source from `host.toml`; see [`bootstrap`].
+    /// Makes the host's own source from `host.toml`; see [`bootstrap()`].
     ///
     /// # Errors
     /// What the API refused.

@@ -21,7 +21,7 @@
 //! | [`core`], [`vm`], [`flux`], [`host`] | the kinds as types, for the domains that act on them |
 //! | [`condition`] | status conditions |
 //! | [`quantity`], [`duration`] | `8Gi`, `2000m`; `1h30m` |
-//! | [`reference`] | the reference of the kinds as Markdown |
+//! | [`mod@reference`] | the reference of the kinds as Markdown |
 //! | [`network`] | what the network and its users tell each other |
 
 pub mod columns;

@@ -16,7 +16,7 @@
 //! | item | what it is |
 //! |---|---|
 //! | [`Reconciler`] | what a domain writes |
-//! | [`queue`], [`Signal`] | how anything makes a key run now |
+//! | [`queue()`], [`Signal`] | how anything makes a key run now |
 //! | [`Driver`] | runs a reconciler; its watches, period, workers, back-off and metrics |
 //! | [`section`] | a part of the host's configuration that one domain enforces |
 
