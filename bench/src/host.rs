@@ -15,6 +15,8 @@ use tokio::time::Instant;
 use crate::{
     Context,
     api::{Api, Watch},
+    measured::milliseconds,
+    usage,
 };
 
 /// What anything may take before it counts as failed.
@@ -80,6 +82,13 @@ impl Host {
             Some(process) => Ok(process.pid),
             None => bail!("the daemon ended: {}", self.site.last_words()),
         }
+    }
+
+    /// The processor time that the daemon and its children have used, in milliseconds: beside a time, it tells what a
+    /// busy machine has added.
+    pub(crate) fn used(&self) -> Result<f64> {
+        let (own, children) = usage::processor(self.pid()?)?;
+        Ok(milliseconds(&(own + children)))
     }
 
     /// Writes a file of the site's folder.

@@ -315,7 +315,9 @@ fn start(context: &Context, host: &mut Host) -> Result<Measured> {
                 "the API is not ready: {}",
                 host.site.last_words()
             );
-            context.runtime.block_on(sleep(Duration::from_millis(1)));
+            context
+                .runtime
+                .block_on(async { sleep(Duration::from_millis(1)).await });
         }
         times.push(began.unwrap_or(begin).elapsed());
         whole = whole.max(begin.elapsed());

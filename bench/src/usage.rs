@@ -9,6 +9,8 @@ use nix::unistd::{SysconfVar, sysconf};
 #[derive(Clone, Copy)]
 pub(crate) struct Memory {
     pub(crate) resident: u64,
+    /// The part of it that is the process's own; the rest is pages of files, such as its program.
+    pub(crate) own: u64,
     pub(crate) peak: u64,
 }
 
@@ -24,6 +26,7 @@ pub(crate) fn memory(pid: i32) -> Result<Memory> {
     };
     Ok(Memory {
         resident: read("VmRSS:")?,
+        own: read("RssAnon:")?,
         peak: read("VmHWM:")?,
     })
 }
