@@ -71,7 +71,11 @@ pub(super) fn check<'l>(objects: &'l [Located], registry: &Registry) -> Vec<Foun
     let merged = merge_layers(&layers);
     for conflict in &merged.conflicts {
         for located in conflict.layers.iter().filter_map(|name| by_name.get(name)) {
-            let (path, message) = (conflict.path.clone(), conflict.to_string());
+            // The finding names the field already.
+            let message = conflict
+                .to_string()
+                .replacen(&format!("{} ", conflict.path), "", 1);
+            let path = conflict.path.clone();
             found.push(Found {
                 located,
                 level: Level::Error,
