@@ -34,7 +34,7 @@ use crate::{
     config::Config,
     desired::{self, Hash},
     owned::Owned,
-    report,
+    plan, report,
 };
 
 /// Held by a Kustomization that is being deleted until its objects are.
@@ -157,7 +157,8 @@ impl Kustomizations {
         }
     }
 
-    /// Which of these objects other Kustomizations have in their inventories too, and which has it.
+    /// Which of these objects other Kustomizations have in their inventories too, and which has it. A namespace
+    /// counts as theirs if they have something in it.
     async fn held_by_others(
         &self,
         owner: &Key,
@@ -177,7 +178,11 @@ impl Kustomizations {
                 continue;
             };
             let inventory: HashSet<ObjectKey> = inventory_of(&kustomization).into_iter().collect();
-            let both = objects.iter().filter(|object| inventory.contains(**object));
+            let namespaces: HashSet<&str> = inventory.iter().map(|key| key.namespace.as_str()).collect();
+            let both = objects.iter().filter(|object| {
+                inventory.contains(**object)
+                    || (plan::is_namespace(object) && namespaces.contains(object.name.as_str()))
+            });
             held.extend(both.map(|object| ((*object).clone(), key.clone())));
         }
         Ok(held)

@@ -6,7 +6,7 @@ use kinds::object::ObjectKey;
 use reconcile::Key;
 
 use crate::{
-    desired::{Desired, Hash, by_key},
+    desired::{Desired, Hash, Wanted, by_key},
     observe::{Live, Mode},
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) apply: Vec<(usize, Why)>,
     /// Objects to delete, in order.
     pub(crate) delete: Vec<ObjectKey>,
+    /// Objects that are to go and stay for now, and why.
+    pub(crate) refused: Vec<(ObjectKey, String)>,
     /// Objects to take off the inventory without deleting them.
     pub(crate) release: Vec<(ObjectKey, &'static str)>,
     /// Kustomizations that some of these are left to.
@@ -100,10 +102,27 @@ pub(crate) fn plan(
                     plan.left_to.push(other.clone());
                 }
             }
+            Some(_) if let Some(inhabitant) = inhabitant(key, desired) => {
+                // It would take with it what is wanted: virtual machines and their disks.
+                let why = format!("{}: {} is wanted in it", inhabitant.place, inhabitant.key);
+                plan.refused.push((key.clone(), why));
+            }
             Some(_) => plan.delete.push(key.clone()),
         }
     }
     plan
+}
+
+/// Something that is wanted in a namespace.
+fn inhabitant<'d>(namespace: &ObjectKey, desired: &'d Desired) -> Option<&'d Wanted> {
+    is_namespace(namespace)
+        .then(|| desired.wanted.iter().find(|w| w.key.namespace == namespace.name))
+        .flatten()
+}
+
+/// Whether this is a namespace, which takes with it what is in it.
+pub(crate) fn is_namespace(key: &ObjectKey) -> bool {
+    key.group.is_empty() && key.kind == "Namespace"
 }
 
 #[cfg(test)]
@@ -112,7 +131,7 @@ mod tests {
     use kustomize::order::stage;
 
     use super::*;
-    use crate::{desired::Wanted, health::Health};
+    use crate::health::Health;
 
     fn key(kind: &str, name: &str) -> ObjectKey {
         ObjectKey {

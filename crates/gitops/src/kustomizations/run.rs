@@ -196,7 +196,8 @@ impl Kustomizations {
             force: run.kustomization.spec.force,
         };
         let objects = objects.unwrap_or_default();
-        let done = apply::carry_out(&self.client, registry, &desired, &objects, &plan, how).await;
+        let mut done = apply::carry_out(&self.client, registry, &desired, &objects, &plan, how).await;
+        done.undeleted.extend(plan.refused.iter().cloned());
         drop(objects);
         self.owned.remember(run.key, done.known.clone());
         for other in &plan.left_to {

@@ -430,6 +430,47 @@ async fn what_two_have_stays_with_one_when_the_other_lets_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_something_is_wanted_in_stays() {
+    let repo = Repo::new();
+    repo.write(
+        "ns.yaml",
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n",
+    );
+    repo.write(
+        "a.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: shop}\n",
+    );
+    let first = repo.push();
+    let site = site_of(&repo).await;
+    site.applied("site", &first).await;
+    let before = site.get("ConfigMap", "shop", "a").await.unwrap();
+    repo.remove("ns.yaml");
+    repo.push();
+    site.fetch_now();
+    let object = site
+        .wait("Kustomization", "flux-system", "site", "refused", |o| {
+            crate::common::message(o).contains("is wanted in it")
+        })
+        .await;
+    let said = crate::common::message(&object);
+    assert!(
+        said.contains("Namespace shop") && said.contains("a.yaml:1"),
+        "{said}"
+    );
+    let after = site.get("ConfigMap", "shop", "a").await.unwrap();
+    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
+    assert!(after["metadata"]["deletionTimestamp"].is_null());
+    // Without the object both go.
+    repo.remove("a.yaml");
+    repo.write("b.yaml", &config_map("b", "1"));
+    let third = repo.push();
+    site.fetch_now();
+    site.applied("site", &third).await;
+    assert!(site.get("ConfigMap", "shop", "a").await.is_none());
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_meant_for_another_cluster_is_not_applied_here() {
     let repo = Repo::new();
     repo.write("a.yaml", &config_map("a", "1"));
