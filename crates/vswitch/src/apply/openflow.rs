@@ -110,9 +110,17 @@ impl OpenFlow {
     /// See [`OfctlError`].
     pub fn monitor(&self, bridge: &str) -> Result<FlowEvents, OfctlError> {
         // It prints its first answer on standard output, and what it sees from then on on standard error.
-        let mut child = Command::new("ovs-ofctl")
+        // It would not notice that nobody listens any more, so the kernel ends it when we are killed.
+        let mut child = Command::new("setpriv")
             .env("OVS_RUNDIR", &self.rundir)
-            .args(["monitor", bridge, "watch:!initial"])
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "ovs-ofctl",
+                "monitor",
+                bridge,
+                "watch:!initial",
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
