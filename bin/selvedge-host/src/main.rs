@@ -6,6 +6,7 @@
 
 mod build;
 mod config;
+mod heap;
 mod webhook;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -46,6 +47,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    heap::share();
     let args = Args::parse();
     let config = match Config::read(&args.config) {
         Ok(config) => config,

@@ -1,4 +1,4 @@
-//! What is done now and then: the store kept small, the predefined classes there.
+//! What is done now and then: the store and the heap kept small, the predefined classes there.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,6 +10,8 @@ use kinds::{gvr, vm::predefined_classes};
 use store::SqliteStore;
 use telemetry::chain;
 use tokio::time::{MissedTickBehavior, interval};
+
+use crate::heap;
 
 /// How often.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -24,6 +26,7 @@ pub(super) async fn run(api: Api, store: Arc<SqliteStore>) {
         if let Err(error) = store.maintain().await {
             tracing::warn!(error = %chain(&error), "can't tidy the store");
         }
+        heap::trim();
     }
 }
 
