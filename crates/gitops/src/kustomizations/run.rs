@@ -153,6 +153,13 @@ impl Kustomizations {
             Err(errors) => return Ok(report(report::Result::Broken(errors.to_vec()), None, None)),
         };
         let inventory = run.inventory();
+        if desired.wanted.is_empty() && desired.not_served.is_empty() && !inventory.is_empty() {
+            // A folder emptied by mistake, or a wrong path, must not take the disks of all machines with it.
+            let why =
+                "there is no manifest; nothing is deleted: to remove everything, remove the Kustomization";
+            let error = BuildError::new(&run.kustomization.spec.path, why.to_owned());
+            return Ok(report(report::Result::Broken(vec![error]), None, None));
+        }
         let registry = self.client.api().registry();
         let resource = |key: &ObjectKey| registry.by_kind(&key.group, &key.kind).map(|kind| kind.gvr());
         let wanted = desired.wanted.iter().map(|w| (w.key.clone(), w.gvr.clone()));

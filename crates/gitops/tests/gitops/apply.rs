@@ -471,6 +471,25 @@ async fn a_namespace_that_something_is_wanted_in_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_was_emptied_deletes_nothing() {
+    let repo = Repo::new();
+    repo.write("a.yaml", &config_map("a", "1"));
+    let first = repo.push();
+    let site = site_of(&repo).await;
+    site.applied("site", &first).await;
+    repo.remove("a.yaml");
+    repo.write("notes.txt", "moved elsewhere");
+    repo.push();
+    site.fetch_now();
+    let message = site
+        .ready_is("Kustomization", "site", "False", "BuildFailed")
+        .await;
+    assert!(message.contains("nothing is deleted"), "{message}");
+    assert!(site.config_map("a").await.is_some());
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_meant_for_another_cluster_is_not_applied_here() {
     let repo = Repo::new();
     repo.write("a.yaml", &config_map("a", "1"));
