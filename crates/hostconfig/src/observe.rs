@@ -17,18 +17,18 @@ pub struct Observed {
     pub last_good: BTreeMap<String, Value>,
 }
 
-/// Reads what is there now.
-pub(crate) async fn observe(client: &Client, files: &LayerFiles) -> Result<Observed, Status> {
+/// Reads the host configurations.
+pub(crate) async fn objects(client: &Client) -> Result<Vec<Object>, Status> {
     let list = client.list(&kinds::gvr::host_configurations(), None).await?;
-    let objects = list
-        .items
-        .into_iter()
-        .filter(|object| !object::is_deleting(object))
-        .collect();
+    let there = |object: &Object| !object::is_deleting(object);
+    Ok(list.items.into_iter().filter(there).collect())
+}
+
+/// Reads the last good content of each.
+pub(crate) async fn last_good(files: &LayerFiles) -> BTreeMap<String, Value> {
     let files = files.clone();
     // A task that was stopped has nobody left to tell.
-    let last_good = tokio::task::spawn_blocking(move || files.read())
+    tokio::task::spawn_blocking(move || files.read())
         .await
-        .unwrap_or_default();
-    Ok(Observed { objects, last_good })
+        .unwrap_or_default()
 }

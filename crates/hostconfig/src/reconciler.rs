@@ -1,9 +1,13 @@
 //! The reconciler: one key, `host`; reads everything, makes it so, reports.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use apiserver::{Client, client::EventType};
 use async_trait::async_trait;
+use kinds::object::{self, Object};
 use reconcile::{Key, Outcome, Reconciler, section::Section};
 use serde_json::Value;
 use telemetry::{Clock, chain};
@@ -14,7 +18,7 @@ use crate::{
     checkpoint::{Checkpoint, Connectivity, Enforcement},
     desired::{Desired, desired},
     layers::LayerFiles,
-    observe::observe,
+    observe::{self, Observed},
     plan::plan,
     report,
 };
@@ -31,7 +35,12 @@ pub struct HostConfig {
     checkpoint: Option<Checkpoint>,
     base: Value,
     clock: Clock,
+    /// What the layers asked for when they were last read, and which they were.
+    known: Mutex<Option<(Revisions, Arc<Desired>)>>,
 }
+
+/// UID and revision of every layer, in the order of the list.
+type Revisions = Vec<(String, u64)>;
 
 impl HostConfig {
     /// A reconciler. `base` is the profile `{"esx": {…}}` of a fresh host: it becomes the base layer of a host that
@@ -55,6 +64,7 @@ impl HostConfig {
             checkpoint: None,
             base,
             clock,
+            known: Mutex::default(),
         }
     }
 
@@ -72,22 +82,11 @@ impl HostConfig {
     }
 
     async fn run(&self) -> Outcome {
-        let observed = match observe(&self.client, &self.files).await {
-            Ok(observed) => observed,
+        let objects = match observe::objects(&self.client).await {
+            Ok(objects) => objects,
             Err(status) => return Outcome::Failed(format!("can't list host configurations: {status}")),
         };
-        let mut desired = desired(&observed, &self.base);
-        let done = apply::carry_out(&plan(&desired, &observed), &self.client, &self.files).await;
-        for error in &done.errors {
-            warn!(error = %chain(error), "host configuration");
-        }
-        if let Some(layer) = desired
-            .layers
-            .iter_mut()
-            .find(|layer| layer.base && layer.object.is_none())
-        {
-            layer.object = done.base;
-        }
+        let (desired, errors) = self.desired(objects).await;
         let enforcement = match &self.checkpoint {
             Some(checkpoint) => checkpoint.enforce(&self.sections, &desired).await,
             None => {
@@ -100,12 +99,51 @@ impl HostConfig {
         };
         let unreported = self.report(&desired, &enforcement).await;
         let first = enforcement.results.iter().flat_map(|r| &r.report.problems).next();
-        match (first, done.errors.first(), unreported) {
+        match (first, errors.first(), unreported) {
             (Some(problem), _, _) => Outcome::Failed(format!("{}: {}", problem.reason, problem.message)),
             (None, Some(error), _) => Outcome::Failed(chain(error).to_string()),
             (None, None, Some(error)) => Outcome::Failed(error),
             (None, None, None) => Outcome::Done,
         }
+    }
+
+    /// What the layers ask for. Most runs are about the host, not about them: what was read of the same revisions
+    /// is not read again.
+    async fn desired(&self, objects: Vec<Object>) -> (Arc<Desired>, Vec<apply::ApplyError>) {
+        let revisions = objects
+            .iter()
+            .map(|object| (object::uid(object).to_owned(), object::revision(object)))
+            .collect();
+        if let Some(known) = self.known(&revisions) {
+            return (known, Vec::new());
+        }
+        let last_good = observe::last_good(&self.files).await;
+        let observed = Observed { objects, last_good };
+        let mut desired = desired(&observed, &self.base);
+        let done = apply::carry_out(&plan(&desired, &observed), &self.client, &self.files).await;
+        for error in &done.errors {
+            warn!(error = %chain(error), "host configuration");
+        }
+        let fresh = desired
+            .layers
+            .iter_mut()
+            .find(|layer| layer.base && layer.object.is_none());
+        let complete = done.errors.is_empty() && fresh.is_none();
+        if let Some(layer) = fresh {
+            layer.object = done.base;
+        }
+        let desired = Arc::new(desired);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = complete.then(|| (revisions, desired.clone()));
+        (desired, done.errors)
+    }
+
+    fn known(&self, revisions: &Revisions) -> Option<Arc<Desired>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .as_ref()
+            .filter(|(known, _)| known == revisions)
+            .map(|(_, desired)| desired.clone())
     }
 
     async fn report(&self, desired: &Desired, enforcement: &Enforcement) -> Option<String> {
