@@ -13,18 +13,23 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::heap;
 
-/// How often.
-const PERIOD: Duration = Duration::from_secs(60);
+/// How often memory is given back: what a burst of work took should not stay.
+const TRIM: Duration = Duration::from_secs(10);
+
+/// How often the rest is done, in the same ticks.
+const TIDY: u32 = 6;
 
 /// Runs for ever; the first time at once.
 pub(super) async fn run(api: Api, store: Arc<SqliteStore>) {
-    let mut ticks = interval(PERIOD);
+    let mut ticks = interval(TRIM);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for tick in (0..TIDY).cycle() {
         ticks.tick().await;
-        ensure_classes(&api).await;
-        if let Err(error) = store.maintain().await {
-            tracing::warn!(error = %chain(&error), "can't tidy the store");
+        if tick == 0 {
+            ensure_classes(&api).await;
+            if let Err(error) = store.maintain().await {
+                tracing::warn!(error = %chain(&error), "can't tidy the store");
+            }
         }
         heap::trim();
     }
