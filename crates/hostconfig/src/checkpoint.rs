@@ -16,7 +16,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -91,28 +91,15 @@ struct Trying {
 pub(crate) struct Checkpoint {
     file: PathBuf,
     connectivity: Arc<dyn Connectivity>,
-    /// Hash of the profile that the record on disk calls good, with nothing on trial: most runs need no more.
-    settled: Mutex<Option<String>>,
 }
 
 impl Checkpoint {
     pub(crate) fn new(file: PathBuf, connectivity: Arc<dyn Connectivity>) -> Self {
-        Self {
-            file,
-            connectivity,
-            settled: Mutex::default(),
-        }
+        Self { file, connectivity }
     }
 
     /// Enforces what is desired, or keeps the good configuration in force if that was taken back before.
     pub(crate) async fn enforce(&self, sections: &[Arc<dyn Section>], desired: &Desired) -> Enforcement {
-        if self.is_settled(&desired.hash) {
-            return Enforcement {
-                results: enforce(sections, &desired.merged.profile).await,
-                quarantine: None,
-            };
-        }
-        self.settle(None);
         let record = self.read();
         let good = record.good.clone();
         if let (Some(quarantine), Some(good)) = (record.quarantine.clone(), &good)
@@ -136,10 +123,6 @@ impl Checkpoint {
                 },
             )
             .await;
-            // What was only now written may not have reached the disk: the next run sees.
-            if record.trying.is_none() && record.quarantine.is_none() {
-                self.settle(Some(desired.hash.clone()));
-            }
             return Enforcement {
                 results: enforce(sections, &desired.merged.profile).await,
                 quarantine: None,
@@ -238,15 +221,6 @@ impl Checkpoint {
             results,
             quarantine: Some(quarantine),
         }
-    }
-
-    fn is_settled(&self, hash: &str) -> bool {
-        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        settled.as_deref() == Some(hash)
-    }
-
-    fn settle(&self, hash: Option<String>) {
-        *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = hash;
     }
 
     /// What of this can't be reached, after waiting for it.
