@@ -1,0 +1,3 @@
+//! `selvedge-orchestrator`: enrols, sees and steers a fleet of sites.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What host and orchestrator say to each other, and the tunnel between them.
