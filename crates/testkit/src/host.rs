@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::lab::Lab;
 use crate::layout::{Layout, MGMT, NETWORKS, PROD, host_name};
-use crate::{netns, ovs};
+use crate::{netns, orchestrator, ovs};
 
 /// Where a host's daemon hears of pushes.
 pub const HOOK_PORT: u16 = 9080;
@@ -63,8 +63,22 @@ pub(crate) fn address(layout: &Layout, number: u8) -> Result<()> {
 }
 
 /// Writes the daemon's configuration and returns its path.
-pub(crate) fn configure(layout: &Layout, number: u8, site_path: &str) -> Result<PathBuf> {
+fn configure(lab: &Lab, number: u8) -> Result<PathBuf> {
+    let layout = &lab.layout;
     let host = host_name(number);
+    let lead = if lab.orchestrator {
+        orchestrator::lead(layout, number)?
+    } else {
+        format!(
+            r#"[source]
+url = "http://git.lab/site.git"
+branch = "main"
+path = "{}"
+interval = "30s"
+"#,
+            lab.site_path.replace("{host}", &host)
+        )
+    };
     let state = layout.node_state(&host);
     for directory in ["state", "config"] {
         fs::create_dir_all(state.join(directory))?;
@@ -87,12 +101,7 @@ config = "{state}/config"
 listen = ["{address}:{API_PORT}"]
 names = ["{host}", "{host}.lab"]
 
-[source]
-url = "http://git.lab/site.git"
-branch = "main"
-path = "{site_path}"
-interval = "30s"
-
+{lead}
 [network]
 ovs_db = "{ovs}/db.sock"
 ovs_rundir = "{ovs}"
@@ -131,7 +140,7 @@ impl Lab {
     /// When it cannot be started.
     pub fn start_daemon(&mut self, number: u8) -> Result<()> {
         let host = host_name(number);
-        let config = configure(&self.layout, number, &self.site_path)?;
+        let config = configure(self, number)?;
         let mut daemon = netns::inside(&self.layout, &host, self.programs.host()?);
         daemon.arg("--config").arg(config).arg("run");
         self.start(&host, "selvedge-host", daemon)

@@ -19,7 +19,7 @@ pub use self::registry::{down, list};
 use crate::layout::{Layout, MGMT, NETWORKS, RUN, check_name, host_name};
 use crate::process::{Process, kill_all};
 use crate::wait::wait_until;
-use crate::{CLIENT, SVC, SWITCH, host, netns, ovs, services};
+use crate::{CLIENT, SVC, SWITCH, host, netns, orchestrator, ovs, services};
 
 /// What kind of lab is wanted.
 #[derive(Clone, Debug)]
@@ -32,6 +32,9 @@ pub struct Options {
     pub nics: u8,
     /// Each host's folder in the repository; `{host}` stands for its name.
     pub site_path: String,
+    /// Whether there is an orchestrator, which tells the hosts what they are; else they read [`Options::site_path`]
+    /// of the lab's own Git server.
+    pub orchestrator: bool,
     /// Our own programs.
     pub programs: Programs,
 }
@@ -45,6 +48,7 @@ impl Options {
             hosts: 1,
             nics: 3,
             site_path: "./shop-001".to_owned(),
+            orchestrator: false,
             programs: Programs::find(),
         }
     }
@@ -68,6 +72,8 @@ struct Description {
     hosts: u8,
     nics: u8,
     site_path: String,
+    #[serde(default)]
+    orchestrator: bool,
     programs: Programs,
     processes: Vec<Record>,
 }
@@ -83,6 +89,8 @@ pub struct Lab {
     /// How many NICs each has.
     pub nics: u8,
     pub(crate) site_path: String,
+    /// Whether it has an orchestrator.
+    pub orchestrator: bool,
     pub(crate) programs: Programs,
     processes: Vec<Record>,
     children: Vec<Child>,
@@ -103,6 +111,7 @@ impl Lab {
             hosts: options.hosts,
             nics: options.nics,
             site_path: options.site_path.clone(),
+            orchestrator: options.orchestrator,
             programs: options.programs.clone(),
             processes: Vec::new(),
             children: Vec::new(),
@@ -131,6 +140,7 @@ impl Lab {
             hosts: known.hosts,
             nics: known.nics,
             site_path: known.site_path,
+            orchestrator: known.orchestrator,
             programs: known.programs,
             processes: known.processes,
             children: Vec::new(),
@@ -239,6 +249,9 @@ impl Lab {
             ],
         )?;
 
+        if self.orchestrator {
+            orchestrator::plug(&layout)?;
+        }
         services::prepare_repository(&layout)?;
         self.start_services()?;
         (1..=self.hosts).try_for_each(|number| host::plug(&layout, number, self.nics))
@@ -318,6 +331,7 @@ impl Lab {
             hosts: self.hosts,
             nics: self.nics,
             site_path: self.site_path.clone(),
+            orchestrator: self.orchestrator,
             programs: self.programs.clone(),
             processes: self.processes.clone(),
         };

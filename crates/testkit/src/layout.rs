@@ -166,6 +166,12 @@ impl Layout {
         self.address(network, 2)
     }
 
+    /// The orchestrator's address, in labs that have one.
+    #[must_use]
+    pub fn hub_address(&self) -> String {
+        self.address(MGMT, 4)
+    }
+
     /// The address of host number `number`, counted from 1.
     #[must_use]
     pub fn host_address(&self, number: u8) -> String {

@@ -36,12 +36,15 @@
 //! [`smoke`] has the claims that `make smoke` checks, [`demo`] what `make demo` shows; both use the same code.
 //! This crate waits and runs programs in the calling thread: it is a test's tool, not a part of the daemon.
 
+pub mod cli;
 pub mod demo;
+pub mod fleet;
 pub mod host;
 pub mod kubectl;
 pub mod lab;
 pub mod layout;
 pub mod netns;
+pub mod orchestrator;
 pub mod ovs;
 pub mod process;
 pub mod serve;
@@ -56,6 +59,8 @@ pub use lab::{Lab, Options, Programs};
 
 /// The node that is the physical switch.
 pub const SWITCH: &str = "sw";
+/// The node of the orchestrator, in labs that have one.
+pub const HUB: &str = "hub";
 /// The node with the site's servers.
 pub const SVC: &str = "svc";
 /// The node from which guests are reached.

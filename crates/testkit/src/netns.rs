@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::layout::Layout;
 use crate::tool::{run, tool};
@@ -80,6 +80,20 @@ pub fn prepare(layout: &Layout, node: &str, resolver: &str) -> Result<()> {
         format!("127.0.0.1 localhost\n127.0.1.1 {node}\n"),
     )?;
     Ok(())
+}
+
+/// The MAC address of an interface of a node.
+///
+/// # Errors
+/// When there is no such interface.
+pub fn mac(layout: &Layout, node: &str, interface: &str) -> Result<String> {
+    let text = tool(
+        "ip",
+        ["-n", &layout.namespace(node), "-json", "link", "show", interface],
+    )?;
+    let links: serde_json::Value = serde_json::from_str(&text)?;
+    let mac = links[0]["address"].as_str().map(str::to_owned);
+    mac.with_context(|| format!("{interface} of {node} has no MAC address"))
 }
 
 /// Lays a cable from the physical switch's port to an interface of a node, or of the developer's own namespace.

@@ -188,6 +188,7 @@ fn dnsmasq(layout: &Layout, hosts: u8) -> String {
     for name in ["git", "images"] {
         let _ = writeln!(text, "host-record={name}.lab,{}", layout.svc_address(MGMT));
     }
+    let _ = writeln!(text, "host-record=orchestrator.lab,{}", layout.hub_address());
     for number in 1..=hosts {
         let _ = writeln!(
             text,

@@ -9,11 +9,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Programs {
     host: Option<PathBuf>,
+    #[serde(default)]
+    orchestrator: Option<PathBuf>,
+    #[serde(default)]
+    cli: Option<PathBuf>,
     lab: Option<PathBuf>,
 }
 
 impl Programs {
-    /// `SELVEDGE_HOST_BIN` and `SELVEDGE_LAB_BIN`, else what lies beside the program that runs now.
+    /// `SELVEDGE_HOST_BIN`, `SELVEDGE_ORCHESTRATOR_BIN`, `SELVEDGE_BIN` and `SELVEDGE_LAB_BIN`, else what lies beside
+    /// the program that runs now.
     #[must_use]
     pub fn find() -> Self {
         let named = |variable: &str, name: &str| {
@@ -29,6 +34,8 @@ impl Programs {
         };
         Self {
             host: named("SELVEDGE_HOST_BIN", "selvedge-host"),
+            orchestrator: named("SELVEDGE_ORCHESTRATOR_BIN", "selvedge-orchestrator"),
+            cli: named("SELVEDGE_BIN", "selvedge"),
             lab: named("SELVEDGE_LAB_BIN", "selvedge-lab"),
         }
     }
@@ -36,6 +43,20 @@ impl Programs {
     /// The daemon.
     pub(crate) fn host(&self) -> Result<&str> {
         path(self.host.as_deref(), "selvedge-host", "SELVEDGE_HOST_BIN")
+    }
+
+    /// The orchestrator.
+    pub(crate) fn orchestrator(&self) -> Result<&str> {
+        path(
+            self.orchestrator.as_deref(),
+            "selvedge-orchestrator",
+            "SELVEDGE_ORCHESTRATOR_BIN",
+        )
+    }
+
+    /// The command line.
+    pub(crate) fn cli(&self) -> Result<&str> {
+        path(self.cli.as_deref(), "selvedge", "SELVEDGE_BIN")
     }
 
     /// The lab's own program, which is its servers.

@@ -107,6 +107,7 @@ pub(super) fn reserve(options: &Options) -> Result<Layout> {
             hosts: options.hosts,
             nics: options.nics,
             site_path: options.site_path.clone(),
+            orchestrator: options.orchestrator,
             programs: options.programs.clone(),
             processes: Vec::new(),
         };
