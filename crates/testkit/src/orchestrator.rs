@@ -181,6 +181,10 @@ listen = "0.0.0.0:{PORT}"
 url = "{url}"
 names = ["orchestrator.lab", "{address}"]
 data = "{data}"
+
+# A lab's faults are to be seen within seconds.
+[link]
+heartbeat = "2s"
 "#,
             url = self.layout.orchestrator_url(),
             address = self.layout.hub_address(),

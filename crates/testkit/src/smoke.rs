@@ -1,15 +1,19 @@
 //! The claims of the demo, each checked and printed with its time: `make smoke`.
 
 mod faults;
+mod fleet;
 mod main_job;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::time::Instant;
 
+use crate::HUB;
 use crate::demo::seconds;
-use crate::lab::Options;
+use crate::fleet::Fleet;
+use crate::lab::{Lab, Options};
 use crate::site::{Site, Sources};
 use crate::trace::Trace;
 use crate::wait::wait_for;
@@ -44,14 +48,14 @@ impl Found {
 }
 
 /// A claim and its check.
-struct Claim {
+struct Claim<S> {
     text: &'static str,
-    check: fn(&mut Site) -> Result<Found>,
+    check: fn(&mut S) -> Result<Found>,
     /// Without it, checking the others makes no sense.
     basic: bool,
 }
 
-const fn claim(text: &'static str, check: fn(&mut Site) -> Result<Found>) -> Claim {
+const fn claim<S>(text: &'static str, check: fn(&mut S) -> Result<Found>) -> Claim<S> {
     Claim {
         text,
         check,
@@ -59,7 +63,7 @@ const fn claim(text: &'static str, check: fn(&mut Site) -> Result<Found>) -> Cla
     }
 }
 
-const fn basic(text: &'static str, check: fn(&mut Site) -> Result<Found>) -> Claim {
+const fn basic<S>(text: &'static str, check: fn(&mut S) -> Result<Found>) -> Claim<S> {
     Claim {
         text,
         check,
@@ -67,8 +71,8 @@ const fn basic(text: &'static str, check: fn(&mut Site) -> Result<Found>) -> Cla
     }
 }
 
-/// The claims in their order: later ones use what earlier ones made.
-const CLAIMS: [Claim; 20] = [
+/// The claims about one host in their order: later ones use what earlier ones made.
+const HOST: [Claim<Site>; 20] = [
     basic("a host that is turned on serves its API", main_job::api),
     basic("a pushed repository is pulled and applied", main_job::applied),
     basic(
@@ -139,25 +143,81 @@ const CLAIMS: [Claim; 20] = [
     ),
 ];
 
-/// Checks all claims in a lab of its own, and prints a line for each.
+/// Checks the claims about one host in a lab of its own, and prints a line for each.
 ///
 /// # Errors
 /// When a claim does not hold.
 pub fn run(options: &Options, sources: &Sources) -> Result<()> {
-    // A lab of this name that is left over is none of our traces.
-    crate::lab::down(&options.name)?;
-    let before = Trace::take(&options.name)?;
-    let start = Instant::now();
-    let (mut failed, mut checked) = (0, 0);
+    let mut report = Report::begin(options)?;
     let mut site = Site::prepare(options, sources).context("cannot bring up the lab")?;
-    println!(
-        "{}  a lab is up: physical switch, DHCP, Git server, image server, one host",
-        seconds(start.elapsed())
-    );
-    for claim in &CLAIMS {
-        let begun = Instant::now();
-        let result = (claim.check)(&mut site);
-        checked += 1;
+    report.say("a lab is up: physical switch, DHCP, Git server, image server, one host");
+    if !report.check(&HOST, &mut site) {
+        println!("the daemon's last words:\n{}", site.last_words());
+    }
+    report.keep_logs(&site.lab);
+    report.end(site.lab)
+}
+
+/// Checks the claims about a fleet and its orchestrator in a lab of its own, and prints a line for each.
+///
+/// # Errors
+/// When a claim does not hold.
+pub fn run_fleet(options: &Options, repository: &Path, image: &Path) -> Result<()> {
+    let mut report = Report::begin(options)?;
+    let mut fleet = Fleet::prepare(options, image).context("cannot bring up the lab")?;
+    fleet.lab.copy_site(repository)?;
+    report.say("a lab is up: physical switch, DHCP, image server, three hosts, an orchestrator");
+    if !report.check(&fleet::CLAIMS, &mut fleet) {
+        println!(
+            "the orchestrator's last words:\n{}",
+            fleet.lab.last_words(HUB, "selvedge-orchestrator")
+        );
+    }
+    report.keep_logs(&fleet.lab);
+    report.end(fleet.lab)
+}
+
+/// What came of the claims so far.
+struct Report {
+    name: String,
+    before: Trace,
+    start: Instant,
+    checked: usize,
+    failed: usize,
+}
+
+impl Report {
+    fn begin(options: &Options) -> Result<Self> {
+        // A lab of this name that is left over is none of our traces.
+        crate::lab::down(&options.name)?;
+        Ok(Self {
+            name: options.name.clone(),
+            before: Trace::take(&options.name)?,
+            start: Instant::now(),
+            checked: 0,
+            failed: 0,
+        })
+    }
+
+    fn say(&self, words: &str) {
+        println!("{}  {words}", seconds(self.start.elapsed()));
+    }
+
+    /// Checks claims in their order; false when a basic one does not hold.
+    fn check<S>(&mut self, claims: &[Claim<S>], subject: &mut S) -> bool {
+        for claim in claims {
+            let begun = Instant::now();
+            let result = (claim.check)(subject);
+            if !self.line(claim.text, begun.elapsed(), result) && claim.basic {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Prints one claim's line and counts it.
+    fn line(&mut self, text: &str, took: Duration, result: Result<Found>) -> bool {
+        self.checked += 1;
         match result {
             Ok(found) => {
                 let words = if found.words.is_empty() {
@@ -165,47 +225,53 @@ pub fn run(options: &Options, sources: &Sources) -> Result<()> {
                 } else {
                     format!(": {}", found.words)
                 };
-                println!(
-                    "{}  ok    {}{words}",
-                    seconds(found.time.unwrap_or_else(|| begun.elapsed())),
-                    claim.text
-                );
+                println!("{}  ok    {text}{words}", seconds(found.time.unwrap_or(took)));
+                true
             }
             Err(error) => {
-                failed += 1;
-                println!("{}  FAIL  {}: {error:#}", seconds(begun.elapsed()), claim.text);
-                if claim.basic {
-                    println!("the daemon's last words:\n{}", site.last_words());
-                    break;
-                }
+                self.failed += 1;
+                println!("{}  FAIL  {text}: {error:#}", seconds(took));
+                false
             }
         }
     }
-    keep_logs(&site, failed > 0);
-    let begun = Instant::now();
-    let down = site.lab.down();
-    checked += 1;
-    match down.and_then(|()| nothing_left(&options.name, &before)) {
-        Ok(()) => println!(
-            "{}  ok    taken down, the lab leaves no trace",
-            seconds(begun.elapsed())
-        ),
-        Err(error) => {
-            failed += 1;
-            println!(
-                "{}  FAIL  taken down, the lab leaves no trace: {error:#}",
-                seconds(begun.elapsed())
-            );
+
+    /// After a failure, the logs are worth more than a clean machine's last directory.
+    fn keep_logs(&self, lab: &Lab) {
+        let Some(directory) = std::env::var_os("SELVEDGE_KEEP_LOGS").filter(|_| self.failed > 0) else {
+            return;
+        };
+        let directory = PathBuf::from(directory);
+        for record in lab.processes() {
+            let from = lab.log(&record.node, &record.name);
+            let to = directory.join(format!("{}-{}.log", record.node, record.name));
+            let copied = std::fs::create_dir_all(&directory).and_then(|()| std::fs::copy(&from, to));
+            if let Err(error) = copied {
+                println!("cannot keep {}: {error}", from.display());
+            }
         }
     }
-    println!(
-        "{checked} claims checked in {:.0} s, {failed} failed",
-        start.elapsed().as_secs_f64()
-    );
-    if failed > 0 {
-        bail!("{failed} claims do not hold");
+
+    /// Takes the lab down, looks for traces, and sums up.
+    fn end(mut self, lab: Lab) -> Result<()> {
+        let begun = Instant::now();
+        let down = lab.down().and_then(|()| nothing_left(&self.name, &self.before));
+        self.line(
+            "taken down, the lab leaves no trace",
+            begun.elapsed(),
+            down.map(|()| Found::default()),
+        );
+        println!(
+            "{} claims checked in {:.0} s, {} failed",
+            self.checked,
+            self.start.elapsed().as_secs_f64(),
+            self.failed
+        );
+        if self.failed > 0 {
+            bail!("{} claims do not hold", self.failed);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Waits until the machine is as it was before: the kernel takes namespaces down in its own time.
@@ -222,21 +288,4 @@ pub fn nothing_left(name: &str, before: &Trace) -> Result<()> {
         })
     })
     .map(drop)
-}
-
-/// After a failure, the daemon's log is worth more than a clean machine's last directory.
-fn keep_logs(site: &Site, wanted: bool) {
-    let Some(directory) = std::env::var_os("SELVEDGE_KEEP_LOGS").filter(|_| wanted) else {
-        return;
-    };
-    let directory = std::path::PathBuf::from(directory);
-    let host = crate::layout::host_name(1);
-    for name in ["selvedge-host", "ovs-vswitchd", "ovsdb-server"] {
-        let from = site.lab.log(&host, name);
-        let copied = std::fs::create_dir_all(&directory)
-            .and_then(|()| std::fs::copy(&from, directory.join(format!("{name}.log"))));
-        if let Err(error) = copied {
-            println!("cannot keep {}: {error}", from.display());
-        }
-    }
 }
