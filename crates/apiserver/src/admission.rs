@@ -17,8 +17,14 @@ pub use self::{
 };
 use crate::{
     Api, Caller, Status,
-    api::{BREAK_GLASS, Target},
+    api::{
+        BREAK_GLASS, Target,
+        roles::{OPERATOR, OWNER, VIEWER},
+    },
 };
+
+/// The groups of those who come through the orchestrator: what they write is recorded.
+const REMOTE: [&str; 3] = [VIEWER, OPERATOR, OWNER];
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,20 +95,36 @@ impl Api {
         request: &Request<'_>,
     ) -> Result<Vec<String>, Status> {
         let mut warnings = Vec::new();
+        let mut refusal = git::only_owners_steer(served.kind, request).err();
         for rule in &*self.admission {
+            if refusal.is_some() {
+                break;
+            }
             match rule.check(self, request).await {
                 Ok(more) => warnings.extend(more),
-                Err(status) => {
-                    self.record(served, request, Decision::Refused, &status.message)
-                        .await;
-                    return Err(status);
-                }
+                Err(status) => refusal = Some(status),
             }
         }
-        if request.caller.is_in(BREAK_GLASS) && !request.dry_run {
+        if let Some(status) = refusal {
+            self.record(served, request, Decision::Refused, &status.message)
+                .await;
+            return Err(status);
+        }
+        if request.dry_run {
+            return Ok(warnings);
+        }
+        if request.caller.is_in(BREAK_GLASS) {
             self.record(served, request, Decision::BreakGlass, "").await;
+        } else if REMOTE.iter().any(|group| request.caller.is_in(group)) {
+            self.record(served, request, Decision::Allowed, "").await;
         }
         Ok(warnings)
+    }
+
+    /// Records that somebody opened a console, a screen or a log of this host; `what` is as `serial` or `vnc`.
+    pub async fn record_access(&self, caller: &Caller, what: &str, namespace: &str, name: &str) {
+        let record = Record::access(self.clock.now(), caller, what, namespace, name);
+        self.audit.record(record).await;
     }
 
     /// Records a write that the caller may not do, and gives the refusal back.

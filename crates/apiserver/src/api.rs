@@ -18,6 +18,7 @@
 //! | `delete` | delete, finalizers, deletecollection |
 //! | `namespaces` | which namespaces take new objects; emptying those that are deleted |
 //! | `selector` | label and field selectors |
+//! | [`roles`] | what the members of each group may |
 
 mod bytes;
 mod delete;
@@ -26,6 +27,7 @@ mod kind;
 mod namespaces;
 mod patch;
 mod read;
+pub mod roles;
 mod selector;
 mod watch;
 mod write;
@@ -50,12 +52,14 @@ pub use self::{
 use crate::admission::{Admission, Audit, NoAudit};
 
 /// Who asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
     /// User name.
     pub user: String,
     /// Groups.
     pub groups: Vec<String>,
+    /// For who comes through the orchestrator: the address they came from there. For the audit log only.
+    pub from: String,
 }
 
 /// The group of the daemon's own reconcilers.
@@ -78,6 +82,7 @@ impl Caller {
         Self {
             user: format!("system:selvedge:{name}"),
             groups: vec![SYSTEM.into(), MASTERS.into()],
+            from: String::new(),
         }
     }
 }

@@ -36,8 +36,9 @@ use hyper::{HeaderMap, Method, Response};
 use kinds::registry::KindDef;
 use telemetry::Metrics;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    sync::{Semaphore, watch as level},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +47,8 @@ use crate::{Api, Caller, openapi::OpenApi, table::Columns, tls::Tls};
 mod auth;
 mod body;
 mod decode;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod list;
 mod listen;
@@ -115,6 +118,8 @@ pub struct Listeners {
 pub enum Access {
     /// Anybody who can reach the server.
     Anyone,
+    /// Whoever may look.
+    Viewer,
     /// Masters.
     Admin,
 }
@@ -144,6 +149,31 @@ type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// The HTTP server of an API.
 pub struct Server {
     state: State,
+    tunnel: level::Sender<Option<Arc<State>>>,
+}
+
+/// Serves connections that came by another way than a listener: through the orchestrator. Cheap to clone.
+#[derive(Clone)]
+pub struct Tunnel(level::Receiver<Option<Arc<State>>>);
+
+impl Tunnel {
+    /// Serves HTTP on a stream until either side ends it. Whoever is at the other end was let in by the orchestrator
+    /// as `user`, in `groups` (those of roles count: see [`crate::api::roles`]), from the address `from`. Waits for the
+    /// server to run.
+    pub async fn serve<S>(&self, stream: S, user: &str, groups: &[String], from: &str)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let peer = auth::Peer::through_orchestrator(user, groups, from);
+        let mut ready = self.0.clone();
+        let state = match ready.wait_for(Option::is_some).await {
+            Ok(state) => state.clone(),
+            Err(_) => None,
+        };
+        if let Some(state) = state {
+            listen::serve(state, stream, peer).await;
+        }
+    }
 }
 
 /// What every request needs.
@@ -187,7 +217,16 @@ impl Server {
             draining: CancellationToken::new(),
             cut: CancellationToken::new(),
         };
-        Self { state }
+        Self {
+            state,
+            tunnel: level::channel(None).0,
+        }
+    }
+
+    /// For connections that come by another way than a listener.
+    #[must_use]
+    pub fn tunnel(&self) -> Tunnel {
+        Tunnel(self.tunnel.subscribe())
     }
 
     /// Adds a route: `path` is exact, or a prefix if it ends with `/`. Routes come before everything of the API
@@ -211,7 +250,9 @@ impl Server {
 
     /// Serves until `shutdown` is done, then lets open requests end, watches first, and returns.
     pub async fn run(self, listeners: Listeners, shutdown: impl Future<Output = ()> + Send) {
-        listen::run(Arc::new(self.state), listeners, shutdown).await;
+        let state = Arc::new(self.state);
+        self.tunnel.send_replace(Some(state.clone()));
+        listen::run(state, listeners, shutdown).await;
     }
 }
 

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Request;
+use crate::Caller;
 
 /// The same refusal again within so many seconds is only counted: a client that asks in a loop must not wear
 /// out the disk.
@@ -31,6 +32,8 @@ pub enum Decision {
     Refused,
     /// It was let through because the caller is in the break-glass group.
     BreakGlass,
+    /// It was let through; recorded because the caller came through the orchestrator.
+    Allowed,
 }
 
 /// One line of the audit log.
@@ -43,6 +46,9 @@ pub struct Record {
     pub user: String,
     /// Groups.
     pub groups: Vec<String>,
+    /// For who came through the orchestrator: from which address.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub from: String,
     /// What was asked for.
     pub verb: &'static str,
     /// `v1/configmaps`, with `/status` for that.
@@ -91,6 +97,7 @@ impl Record {
             second: time.as_second(),
             user: request.caller.user.clone(),
             groups: request.caller.groups.clone(),
+            from: request.caller.from.clone(),
             verb: request.verb.as_str(),
             resource: format!("{}{subresource}", request.gvr),
             namespace: request.namespace.into(),
@@ -99,6 +106,26 @@ impl Record {
             message: message.into(),
             old: shown(request.old),
             new: shown(request.new),
+            repeated: 0,
+        }
+    }
+
+    /// Somebody opened a console, a screen or a log.
+    pub(super) fn access(time: Timestamp, caller: &Caller, what: &str, namespace: &str, name: &str) -> Self {
+        Self {
+            time: time.to_string(),
+            second: time.as_second(),
+            user: caller.user.clone(),
+            groups: caller.groups.clone(),
+            from: caller.from.clone(),
+            verb: "open",
+            resource: what.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+            decision: Decision::Allowed,
+            message: String::new(),
+            old: None,
+            new: None,
             repeated: 0,
         }
     }

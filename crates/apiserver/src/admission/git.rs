@@ -12,12 +12,21 @@ use serde_json::Value;
 use super::{Admission, Request, Verb};
 use crate::{
     Api, Caller, Status,
-    api::{BREAK_GLASS, ListOptions, SYSTEM, Target},
+    api::{
+        BREAK_GLASS, ListOptions, SYSTEM, Target,
+        roles::{Role, is_steering},
+    },
     status::qualified,
 };
 
 /// Annotation: the file in the repository that an object comes from.
 pub const SOURCE_PATH: &str = "selvedge.dev/source-path";
+
+/// What [`SOURCE_PATH`] says of objects that `host.toml` asks for.
+pub const HOST_TOML: &str = "host.toml";
+
+/// What [`SOURCE_PATH`] says of objects that the orchestrator's assignment asks for.
+pub const ASSIGNMENT: &str = "orchestrator";
 
 /// Refuses writes of people to objects that a Kustomization applied, and says where to change them instead.
 ///
@@ -86,6 +95,17 @@ impl Admission for GitOwned {
     }
 }
 
+/// Operators change of a GitRepository or Kustomization only the annotation that asks for a run: the daemon applies with
+/// its own rights what these name.
+pub(super) fn only_owners_steer(kind: &KindDef, request: &Request<'_>) -> Result<(), Status> {
+    let operator = Role::of(request.caller) == Some(Role::Operator);
+    if !operator || !is_steering(request.gvr) || only_asks_for_a_run(kind, request) {
+        return Ok(());
+    }
+    let why = format!("of it operators may change only the annotation {REQUESTED_AT}");
+    Err(Status::forbidden(kind, request.name, &why))
+}
+
 fn refuse(kind: &KindDef, request: &Request<'_>, why: &str) -> Result<Vec<String>, Status> {
     if request.dry_run {
         return Ok(vec![format!(
@@ -127,6 +147,16 @@ async fn place(api: &Api, owner: &Owner, object: &Object) -> Result<Option<Strin
         url
     };
     let path = match object::annotation(object, SOURCE_PATH) {
+        Some(HOST_TOML) => {
+            return Ok(Some(
+                "it comes from this host's host.toml; change it there and start selvedge-host again".into(),
+            ));
+        }
+        Some(ASSIGNMENT) => {
+            return Ok(Some(
+                "it comes from the site at the orchestrator; change it there".into(),
+            ));
+        }
         Some(path) if !path.is_empty() => format!("change the file {path}"),
         _ => format!("change the folder {}", text(&kustomization, "/spec/path")),
     };

@@ -8,7 +8,7 @@ use kinds::{
 };
 use store::Key;
 
-use super::{Api, Caller, MASTERS, SYSTEM};
+use super::{Api, Caller, Target, roles};
 use crate::Status;
 
 /// A kind in the version that a request speaks.
@@ -44,8 +44,7 @@ impl Api {
         })
     }
 
-    /// Refuses callers who may not: those in `system:masters` and the daemon itself may do everything, others
-    /// nothing.
+    /// Refuses callers who may not, by their groups: see [`roles`].
     ///
     /// # Errors
     /// 403.
@@ -57,9 +56,39 @@ impl Api {
         namespace: &str,
         name: &str,
     ) -> Result<(), Status> {
-        if caller.is_in(MASTERS) || caller.is_in(SYSTEM) {
+        self.authorize_target(
+            caller,
+            verb,
+            Target {
+                gvr,
+                namespace,
+                name,
+                subresource: None,
+            },
+        )
+    }
+
+    /// The same, for an object or its subresource.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn authorize_target(&self, caller: &Caller, verb: &str, target: Target<'_>) -> Result<(), Status> {
+        let Target {
+            gvr,
+            namespace,
+            name,
+            subresource,
+        } = target;
+        let asked = roles::Attributes {
+            verb,
+            gvr,
+            namespace,
+            name,
+            subresource,
+        };
+        let Err(why) = roles::judge(caller, &asked) else {
             return Ok(());
-        }
+        };
         let kind = self
             .registry
             .by_resource(gvr)
@@ -69,9 +98,18 @@ impl Api {
         } else {
             format!("in the namespace {namespace:?}")
         };
+        let because = if why.is_empty() {
+            String::new()
+        } else {
+            format!(": {why}")
+        };
+        let resource = match subresource {
+            Some(subresource) => format!("{}/{subresource}", gvr.plural),
+            None => gvr.plural.clone(),
+        };
         let why = format!(
-            "User {:?} cannot {verb} resource {:?} in API group {:?} {place}",
-            caller.user, gvr.plural, gvr.group
+            "User {:?} cannot {verb} resource {resource:?} in API group {:?} {place}{because}",
+            caller.user, gvr.group
         );
         Err(Status::forbidden(kind, name, &why))
     }

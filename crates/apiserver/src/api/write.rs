@@ -128,7 +128,7 @@ impl Api {
         target: Target<'_>,
         verb: Verb,
     ) -> Result<(), Status> {
-        match self.authorize(caller, verb.as_str(), target.gvr, target.namespace, target.name) {
+        match self.authorize_target(caller, verb.as_str(), target) {
             Ok(()) => Ok(()),
             Err(status) => Err(self.refused(caller, served, target, verb, status).await),
         }

@@ -6,9 +6,14 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     Caller, Status,
-    api::{MASTERS, SYSTEM},
+    api::{
+        MASTERS, SYSTEM,
+        roles::{OPERATOR, OWNER, Role, VIEWER},
+    },
     tls,
 };
+
+use super::Access;
 
 /// The other end of a connection.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +53,7 @@ impl Peer {
             caller: Some(Caller {
                 user: user.into(),
                 groups,
+                from: String::new(),
             }),
             not_after,
         }
@@ -60,6 +66,30 @@ impl Peer {
             caller: Some(Caller {
                 user: tls::ADMIN.into(),
                 groups,
+                from: String::new(),
+            }),
+            not_after: None,
+        }
+    }
+
+    /// Somebody whom the orchestrator has let in. Only the groups of roles count; the daemon's own identities, the
+    /// machine's and the break-glass group can't be had from there.
+    pub(crate) fn through_orchestrator(user: &str, groups: &[String], from: &str) -> Self {
+        let user = user.trim();
+        if user.is_empty() || user.starts_with("system:") || user.chars().any(char::is_control) {
+            return Self::default();
+        }
+        let mut groups: Vec<String> = groups
+            .iter()
+            .filter(|group| [VIEWER, OPERATOR, OWNER].contains(&group.as_str()))
+            .cloned()
+            .collect();
+        groups.push("system:authenticated".into());
+        Self {
+            caller: Some(Caller {
+                user: user.into(),
+                groups,
+                from: from.into(),
             }),
             not_after: None,
         }
@@ -89,20 +119,35 @@ pub(crate) fn unauthorized() -> Status {
     )
 }
 
-/// Whether a caller may use the API. There are no roles yet: masters may do everything, others nothing but ask who
-/// they are.
+/// Whether a caller may use the API at all: what exactly is asked about each object later.
 pub(crate) fn authorize(caller: &Caller) -> Result<(), Status> {
-    if is_master(caller) {
+    if Role::of(caller).is_some() {
         return Ok(());
     }
     Err(Status::new(
         403,
         "Forbidden",
-        format!("user {:?} is not in the group {}", caller.user, MASTERS),
+        format!(
+            "user {:?} is in none of the groups {MASTERS}, {OWNER}, {OPERATOR}, {VIEWER}",
+            caller.user
+        ),
     ))
 }
 
-/// Whether a caller is in the group that may do everything.
-pub(crate) fn is_master(caller: &Caller) -> bool {
-    caller.groups.iter().any(|group| group == MASTERS)
+/// Whether a caller may use a local route.
+pub(crate) fn authorize_route(caller: &Caller, access: Access) -> Result<(), Status> {
+    let needed = match access {
+        Access::Anyone => return Ok(()),
+        Access::Viewer => Role::Viewer,
+        Access::Admin => Role::Owner,
+    };
+    if Role::of(caller) >= Some(needed) {
+        return Ok(());
+    }
+    let group = if needed == Role::Owner { MASTERS } else { VIEWER };
+    Err(Status::new(
+        403,
+        "Forbidden",
+        format!("user {:?} is not in the group {group}", caller.user),
+    ))
 }

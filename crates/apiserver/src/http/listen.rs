@@ -212,7 +212,7 @@ fn set_options(stream: &TcpStream) {
     let _ = setsockopt(&socket, sockopt::TcpUserTimeout, &60_000);
 }
 
-async fn serve<S>(state: Arc<State>, stream: S, peer: Peer)
+pub(super) async fn serve<S>(state: Arc<State>, stream: S, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

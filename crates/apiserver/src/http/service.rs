@@ -250,7 +250,8 @@ async fn answer(
     if !objects::is_review(target) {
         auth::authorize(caller)?;
     }
-    if let Some((_, _, handler)) = route {
+    if let Some((_, access, handler)) = route {
+        auth::authorize_route(caller, *access)?;
         return local(handler, Some(caller), request, body).await;
     }
     if let Target::Resource(resource) = target {

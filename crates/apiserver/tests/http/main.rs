@@ -14,4 +14,5 @@ mod lists;
 mod protocol;
 mod server;
 mod site;
+mod tunnel;
 mod watches;

@@ -45,11 +45,24 @@ impl Site {
 
     /// A site whose server is changed before it runs.
     pub async fn start_with(options: ServerOptions, change: impl FnOnce(&mut Server)) -> Self {
+        Self::start_so(options, |api| api, change).await
+    }
+
+    /// A site with rules for writes and an audit log.
+    pub async fn start_admitted(rules: impl FnOnce(Api) -> Api, change: impl FnOnce(&mut Server)) -> Self {
+        Self::start_so(ServerOptions::default(), rules, change).await
+    }
+
+    async fn start_so(
+        options: ServerOptions,
+        rules: impl FnOnce(Api) -> Api,
+        change: impl FnOnce(&mut Server),
+    ) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::in_memory_with(Options::default()).unwrap());
         let clock = Clock::system();
-        let api = Api::new(Arc::new(Registry::builtin()), store, clock.clone());
+        let api = rules(Api::new(Arc::new(Registry::builtin()), store, clock.clone()));
         api.ensure_namespaces(&["default"]).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());

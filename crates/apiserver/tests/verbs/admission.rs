@@ -24,6 +24,7 @@ fn glass_breaker() -> Caller {
     Caller {
         user: "selvedge-break-glass".into(),
         groups: vec!["system:masters".into(), "selvedge:break-glass".into()],
+        ..Caller::default()
     }
 }
 
@@ -311,6 +312,7 @@ async fn the_audit_file_is_bounded_and_survives() {
     let bob = Caller {
         user: "bob".into(),
         groups: Vec::new(),
+        ..Caller::default()
     };
     for _ in 0..50 {
         let _ = api

@@ -34,6 +34,7 @@ pub fn admin() -> Caller {
     Caller {
         user: "selvedge-admin".into(),
         groups: vec!["system:masters".into()],
+        ..Caller::default()
     }
 }
 

@@ -357,6 +357,7 @@ async fn strangers_may_nothing() {
     let bob = Caller {
         user: "bob".into(),
         groups: vec!["system:authenticated".into()],
+        ..Caller::default()
     };
     let gvr = gvr::config_maps();
     let target = Target::new(&gvr, "ns", "c");

@@ -571,6 +571,7 @@ async fn the_hosts_own_source_and_who_may_write() {
     let admin = apiserver::Caller {
         user: "selvedge-admin".into(),
         groups: vec!["system:masters".into()],
+        ..apiserver::Caller::default()
     };
     for (kind, namespace, name) in [
         ("ConfigMap", "default", "a"),

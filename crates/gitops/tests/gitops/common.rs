@@ -204,6 +204,7 @@ pub(crate) fn break_glass() -> Caller {
     Caller {
         user: "selvedge-break-glass".into(),
         groups: vec!["system:masters".into(), "selvedge:break-glass".into()],
+        ..Caller::default()
     }
 }
 
