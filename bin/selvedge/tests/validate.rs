@@ -123,3 +123,26 @@ fn a_folder_that_is_not_there_says_so() {
     assert_eq!(code, 1);
     assert!(text.contains("/does/not/exist is no folder"), "{text}");
 }
+
+#[test]
+fn what_flux_can_and_the_host_can_not_is_a_warning() {
+    let source = "apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {name: a, namespace: flux-system}\n\
+                  spec:\n  interval: 1m\n  url: https://git.example.com/a.git\n  verify: {mode: head, secretRef: {name: keys}}\n\
+                  \x20 proxySecretRef: {name: proxy}\n  recurseSubmodules: true\n";
+    let folder = "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: a, namespace: flux-system}\n\
+                  spec:\n  interval: 1m\n  prune: true\n  sourceRef: {kind: GitRepository, name: a}\n\
+                  \x20 decryption: {provider: sops}\n  kubeConfig: {secretRef: {name: other}}\n";
+    let (code, text) = validate(&[("source.yaml", source), ("folder.yaml", folder)], &[]);
+    assert_eq!(code, 0, "{text}");
+    for part in [
+        "source.yaml:7:3: warning: spec.verify: GitRepository flux-system/a: ",
+        "source.yaml:8:3: warning: spec.proxySecretRef: ",
+        "source.yaml:9:3: warning: spec.recurseSubmodules: ",
+        "kept and has no effect",
+        "folder.yaml:8:3: warning: spec.decryption: Kustomization flux-system/a: ",
+        "folder.yaml:9:3: warning: spec.kubeConfig: ",
+        "the host refuses the object",
+    ] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+}

@@ -201,12 +201,6 @@ fn options(kustomization: &Kustomization, ignore: Option<&str>) -> Result<Option
             why,
         )
     };
-    if spec.decryption.is_some() {
-        return Err(wrong(
-            "decryption",
-            "encrypted files are not supported yet".into(),
-        ));
-    }
     let mut patches = Vec::new();
     for patch in &spec.patches {
         patches.push(Patch::deserialize(patch).map_err(|e| wrong("patches", e.to_string()))?);

@@ -67,6 +67,7 @@ mod report;
 mod revert;
 mod seen;
 mod source;
+mod unsupported;
 
 pub use artifacts::{Artifact, Artifacts};
 pub use bootstrap::{BootstrapSource, NAME, NAMESPACE, bootstrap, check_url};
@@ -74,6 +75,7 @@ pub use config::Config;
 pub use engine::Engine;
 pub use kustomizations::Kustomizations;
 pub use source::GitRepositories;
+pub use unsupported::{Unsupported, unsupported};
 
 /// The field manager of everything that comes from Git, as Flux calls it: make the [`apiserver::Client`] of
 /// [`Kustomizations`] with it.

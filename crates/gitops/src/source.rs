@@ -22,6 +22,7 @@ use crate::{
         fetch::{self, Repository, Target},
         url::Url,
     },
+    unsupported,
 };
 
 /// Reconciles GitRepositories.
@@ -86,19 +87,6 @@ impl GitRepositories {
     async fn fetch(&self, key: &Key, repository: &GitRepository) -> Result<Fetched, GitError> {
         let spec = &repository.spec;
         let limit = spec.fetch_timeout();
-        if let Some(verify) = &spec.verify {
-            let message = format!(
-                "spec.verify (mode {}) is not supported yet; nothing is fetched unverified",
-                verify.mode
-            );
-            return Err(GitError::new(Class::Spec, message));
-        }
-        if let Some(proxy) = &spec.proxy_secret_ref {
-            return Err(GitError::new(
-                Class::Spec,
-                format!("spec.proxySecretRef ({proxy}) is not supported yet"),
-            ));
-        }
         let url = Url::parse(&spec.url)?;
         let secret = self.secret(key, spec.secret_ref.as_deref()).await?;
         let disk = |e: std::io::Error| GitError::new(Class::Other, format!("can't prepare the fetch: {e}"));
@@ -404,7 +392,10 @@ impl Reconciler for GitRepositories {
             return Outcome::Done;
         }
         let was_failing = condition::find(&repository.status.conditions, "FetchFailed").is_some();
-        let result = self.fetch_or_renew(key, &repository).await;
+        let result = match unsupported::refused(&object) {
+            Some(refused) => Err(GitError::new(Class::Spec, refused.message())),
+            None => self.fetch_or_renew(key, &repository).await,
+        };
         if let Err(status) = self.report(&repository, &object, &result).await {
             return Outcome::Failed(format!("can't write the status: {status}"));
         }

@@ -24,7 +24,7 @@ use crate::{
     git::tree::DAMAGED,
     observe, plan,
     report::{self, Report},
-    source,
+    source, unsupported,
 };
 
 /// The last build of a Kustomization, without the objects: these are built again when one must be applied.
@@ -53,22 +53,17 @@ impl Kustomizations {
             inventory: None,
             desired: None,
         };
-        // Applied here, it would be on the wrong machine.
-        if object
-            .pointer("/spec/kubeConfig")
-            .is_some_and(|other| !other.is_null())
-        {
-            return failed(
-                "BuildFailed",
-                "spec.kubeConfig: other clusters are not supported; remove the Kustomization from this host's site"
-                    .into(),
-            );
+        if let Some(refused) = unsupported::refused(object) {
+            let reason = match refused.field {
+                "spec.sourceRef" => "ArtifactFailed",
+                _ => "BuildFailed",
+            };
+            return failed(reason, refused.message());
         }
         let Some(source) = source::source_of(object) else {
-            let kind = &kustomization.spec.source_ref.kind;
             return failed(
                 "ArtifactFailed",
-                format!("spec.sourceRef: sources of kind {kind} are not supported; use a GitRepository"),
+                "spec.sourceRef: it names no GitRepository".into(),
             );
         };
         let Some(artifact) = self.artifacts.get(&source) else {

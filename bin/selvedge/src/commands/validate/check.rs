@@ -55,6 +55,9 @@ pub(super) fn check(root: &Path, path: &str) -> anyhow::Result<Report> {
         });
     }
     references(&folder, &checked.objects, &mut report);
+    for located in &checked.objects {
+        report.findings.extend(asked_in_vain(&folder, located));
+    }
     report
         .findings
         .sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
@@ -111,6 +114,34 @@ fn not_served(object: NotServed, registry: &Registry) -> Finding {
         field: String::new(),
         message: format!("{key}: {why}"),
     }
+}
+
+/// What a GitRepository or Kustomization asks for that the host does not do.
+fn asked_in_vain(folder: &Folder, located: &Located) -> Vec<Finding> {
+    let found = gitops::unsupported(&located.object);
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let key = ObjectKey::of(&located.object);
+    let text = text(folder, located);
+    let found = found.into_iter().map(|one| {
+        let position = position_of(&text, located.index, located.item, one.field);
+        let (line, column) = position.unwrap_or((located.line, 1));
+        let consequence = if one.refused {
+            "; the host refuses the object"
+        } else {
+            ""
+        };
+        Finding {
+            level: Level::Warning,
+            file: located.file.clone(),
+            line,
+            column,
+            field: one.field.into(),
+            message: format!("{key}: {}{consequence}", one.why),
+        }
+    });
+    found.collect()
 }
 
 /// Classes, ConfigMaps and Secrets that virtual machines name. They may be on the host already, so that one that
