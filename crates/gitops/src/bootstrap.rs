@@ -1,8 +1,17 @@
-//! The host's own source: what `host.toml` says, as the objects that everything else comes from.
+//! The host's own source: what `host.toml` or the orchestrator says, as the objects that everything else comes from.
 
-use apiserver::{Client, Status};
+use std::collections::BTreeMap;
+
+use apiserver::{
+    Client, Status,
+    admission::git::{ASSIGNMENT, HOST_TOML},
+    client::Applied,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use kinds::flux::{GitRef, OWNER_NAME, OWNER_NAMESPACE};
+use kinds::{
+    flux::{GitRef, OWNER_NAME, OWNER_NAMESPACE},
+    object::Gvr,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -16,6 +25,19 @@ pub const NAMESPACE: &str = "flux-system";
 
 /// Name of the host's own GitRepository and Kustomization.
 pub const NAME: &str = "selvedge-site";
+
+/// Name of the ConfigMap and the Secret with the site's variables, in [`NAMESPACE`].
+pub const VARIABLES: &str = "selvedge-site-variables";
+
+/// Who said where the site's folder is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// `host.toml`
+    #[default]
+    HostToml,
+    /// The orchestrator.
+    Assignment,
+}
 
 /// Where the site's folder is.
 #[derive(Clone, Default)]
@@ -31,6 +53,22 @@ pub struct BootstrapSource {
     /// For signing in, by the keys that a GitRepository's Secret has: `username`, `password`, `bearerToken`,
     /// `ca.crt`, `identity`, `known_hosts`. Empty for none.
     pub secret: Vec<(String, Vec<u8>)>,
+    /// Who said so.
+    pub origin: Origin,
+    /// The site's variables, for the substitutions of `postBuild`.
+    pub variables: BTreeMap<String, String>,
+    /// The same for what must not be read by everybody.
+    pub secret_variables: BTreeMap<String, String>,
+    /// What is known of the host: variables too, but if there are no others nothing is substituted, so that the scripts
+    /// of a site that uses no variables stay as they are. Variables of the site win.
+    pub facts: BTreeMap<String, String>,
+}
+
+/// Whether a name can be that of a variable.
+#[must_use]
+pub fn is_variable(name: &str) -> bool {
+    let start = |c: char| c.is_ascii_alphabetic() || c == '_';
+    name.starts_with(start) && name.len() <= 200 && name.chars().all(|c| start(c) || c.is_ascii_digit())
 }
 
 /// Whether a repository's address can be used at all.
@@ -46,32 +84,60 @@ pub fn check_url(address: &str) -> Result<(), String> {
 }
 
 /// Makes the GitRepository, the Kustomization and, if there is something secret, the Secret; again at each
-/// start, so that a change of `host.toml` counts. They carry the marks of objects that Git owns: people's
-/// writes are refused. No inventory has them, so nothing prunes them.
+/// start, so that a change of `host.toml` counts. The site's variables become a ConfigMap and a Secret, both named
+/// [`VARIABLES`]. All carry the marks of objects that Git owns: people's writes are refused. No inventory has them, so
+/// nothing prunes them. A source that was [suspended](suspend) goes on.
+///
+/// What is there already and is the same is not written again. Being cut off between two objects does no harm when it is
+/// called again: what the later ones name is made first.
+///
+/// Returns whether anything changed: then signal the reconciler of Kustomizations, which does not watch variables.
 ///
 /// # Errors
 /// What the API refused.
-pub async fn bootstrap(client: &Client, source: &BootstrapSource) -> Result<(), Status> {
+pub async fn bootstrap(client: &Client, source: &BootstrapSource) -> Result<bool, Status> {
+    let origin = match source.origin {
+        Origin::HostToml => HOST_TOML,
+        Origin::Assignment => ASSIGNMENT,
+    };
     let metadata = |name: &str| {
         json!({
             "name": name,
             "namespace": NAMESPACE,
             "labels": {OWNER_NAME: NAME, OWNER_NAMESPACE: NAMESPACE},
-            "annotations": {SOURCE_PATH: "host.toml", "kustomize.toolkit.fluxcd.io/prune": "disabled"},
+            "annotations": {SOURCE_PATH: origin, "kustomize.toolkit.fluxcd.io/prune": "disabled"},
         })
     };
+    let secret = |name: &str, data: Map<String, Value>| json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata(name), "data": data});
     let mut objects = vec![json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})];
+    let mut gone = Vec::new();
     if source.secret.is_empty() {
-        client
-            .delete(&kinds::object::Gvr::new("v1", "secrets"), NAMESPACE, NAME)
-            .await?;
+        gone.push(("secrets", NAME));
     } else {
-        let data: Map<String, Value> = source
-            .secret
-            .iter()
-            .map(|(key, bytes)| (key.clone(), STANDARD.encode(bytes).into()))
-            .collect();
-        objects.push(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata(NAME), "data": data}));
+        let data = source.secret.iter();
+        let data = data.map(|(key, bytes)| (key.clone(), STANDARD.encode(bytes).into()));
+        objects.push(secret(NAME, data.collect()));
+    }
+    let mut substitutes = Vec::new();
+    let plain: BTreeMap<&String, &String> = source.facts.iter().chain(&source.variables).collect();
+    if plain.is_empty() {
+        gone.push(("configmaps", VARIABLES));
+    } else {
+        objects.push(json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(VARIABLES), "data": plain,
+        }));
+        substitutes.push(json!({"kind": "ConfigMap", "name": VARIABLES}));
+    }
+    if source.secret_variables.is_empty() {
+        gone.push(("secrets", VARIABLES));
+    } else {
+        let data = source.secret_variables.iter();
+        let data = data.map(|(name, value)| (name.clone(), STANDARD.encode(value).into()));
+        objects.push(secret(VARIABLES, data.collect()));
+        substitutes.push(json!({"kind": "Secret", "name": VARIABLES}));
+    }
+    if source.variables.is_empty() && source.secret_variables.is_empty() {
+        substitutes.clear();
     }
     let interval = if source.interval.is_empty() {
         "1m"
@@ -86,19 +152,51 @@ pub async fn bootstrap(client: &Client, source: &BootstrapSource) -> Result<(), 
     objects.push(json!({
         "apiVersion": source::gvr().api_version(), "kind": "GitRepository", "metadata": metadata(NAME), "spec": spec,
     }));
-    objects.push(json!({
-        "apiVersion": kustomizations::gvr().api_version(), "kind": "Kustomization", "metadata": metadata(NAME),
-        "spec": {
-            "interval": interval,
-            "path": if source.path.is_empty() { "./" } else { &source.path },
-            "prune": true,
-            "sourceRef": {"kind": "GitRepository", "name": NAME},
-        },
-    }));
-    for object in &objects {
-        client.apply(object, true, false).await?;
+    let mut spec = json!({
+        "interval": interval,
+        "path": if source.path.is_empty() { "./" } else { &source.path },
+        "prune": true,
+        "sourceRef": {"kind": "GitRepository", "name": NAME},
+    });
+    if !substitutes.is_empty() {
+        spec["postBuild"] = json!({"substituteFrom": substitutes});
     }
-    Ok(())
+    objects.push(json!({
+        "apiVersion": kustomizations::gvr().api_version(), "kind": "Kustomization", "metadata": metadata(NAME), "spec": spec,
+    }));
+    let mut changed = false;
+    for object in &objects {
+        changed |= client.apply(object, true, false).await?.0 != Applied::Unchanged;
+    }
+    // Nothing names them any more.
+    for (plural, name) in gone {
+        client.delete(&Gvr::new("v1", plural), NAMESPACE, name).await?;
+    }
+    Ok(changed)
+}
+
+/// Nobody says any more where the site's folder is: the host's own source is no longer fetched. What was applied last
+/// stays, is kept so, and is guarded as before. Whether there is such a source.
+///
+/// # Errors
+/// What the API refused.
+pub async fn suspend(client: &Client) -> Result<bool, Status> {
+    let Some(object) = client.get(&source::gvr(), NAMESPACE, NAME).await? else {
+        return Ok(false);
+    };
+    let field = |path: &str| object.pointer(path).cloned().unwrap_or_default();
+    let mut spec = field("/spec");
+    spec["suspend"] = true.into();
+    let object = json!({
+        "apiVersion": source::gvr().api_version(), "kind": "GitRepository", "spec": spec,
+        "metadata": {
+            "name": NAME, "namespace": NAMESPACE, "labels": field("/metadata/labels"),
+            "annotations": {SOURCE_PATH: field("/metadata/annotations")[SOURCE_PATH],
+                "kustomize.toolkit.fluxcd.io/prune": "disabled"},
+        },
+    });
+    client.apply(&object, true, false).await?;
+    Ok(true)
 }
 
 /// The address as a GitRepository has it, which knows neither `user@host:path` nor a bare path.
@@ -130,6 +228,16 @@ fn reference(reference: &GitRef) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_variables() {
+        for good in ["A", "_a1", "shop_NAME"] {
+            assert!(is_variable(good), "{good}");
+        }
+        for bad in ["", "1a", "a-b", "a.b", "ä", "a b", "${a}"] {
+            assert!(!is_variable(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn addresses_are_as_the_api_takes_them() {

@@ -54,7 +54,7 @@ impl Engine {
     /// # Errors
     /// What the API refused.
     pub async fn bootstrap(&self, source: &BootstrapSource) -> Result<(), Status> {
-        bootstrap(&self.client, source).await
+        bootstrap(&self.client, source).await.map(drop)
     }
 
     /// Runs until `shutdown` is ready, then lets the runs under way end.

@@ -57,6 +57,8 @@ mod bootstrap;
 mod config;
 mod desired;
 mod engine;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod git;
 mod health;
 mod kustomizations;
@@ -70,7 +72,9 @@ mod source;
 mod unsupported;
 
 pub use artifacts::{Artifact, Artifacts};
-pub use bootstrap::{BootstrapSource, NAME, NAMESPACE, bootstrap, check_url};
+pub use bootstrap::{
+    BootstrapSource, NAME, NAMESPACE, Origin, VARIABLES, bootstrap, check_url, is_variable, suspend,
+};
 pub use config::Config;
 pub use engine::Engine;
 pub use kustomizations::Kustomizations;

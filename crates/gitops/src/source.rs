@@ -287,6 +287,40 @@ impl GitRepositories {
         Ok(())
     }
 
+    /// Says that nothing is fetched, and what stays in force.
+    async fn report_suspended(
+        &self,
+        repository: &GitRepository,
+        object: &Object,
+    ) -> Result<(), apiserver::Status> {
+        let mut status: GitRepositoryStatus = repository.status.clone();
+        let generation = repository.metadata.generation;
+        status.observed_generation = generation;
+        let own = object::namespace(object) == crate::NAMESPACE && object::name(object) == crate::NAME;
+        let why = if own {
+            "nothing is fetched: neither host.toml nor an orchestrator names a source for this host any more"
+        } else {
+            "nothing is fetched: spec.suspend is set"
+        };
+        let ready = match self.artifacts.get(&Key::of(object)) {
+            Some(artifact) => Condition::yes(
+                "Ready",
+                "Suspended",
+                format!("{why}; {} stays in force", artifact.revision),
+            ),
+            None => Condition::unknown("Ready", "Suspended", why),
+        };
+        let now = self.clock.now_rfc3339();
+        condition::set(&mut status.conditions, ready.at_generation(generation), &now);
+        status
+            .conditions
+            .retain(|c| !matches!(c.kind.as_str(), "FetchFailed" | "Reconciling"));
+        let value = serde_json::to_value(&status).unwrap_or(Value::Null);
+        let (namespace, name) = (object::namespace(object), object::name(object));
+        self.client.set_status(&gvr(), namespace, name, value).await?;
+        Ok(())
+    }
+
     async fn tell(&self, object: &Object, result: &Result<Fetched, GitError>, was_failing: bool) {
         match result {
             Ok(fetched) => match &fetched.before {
@@ -389,7 +423,10 @@ impl Reconciler for GitRepositories {
             Err(error) => return Outcome::Failed(telemetry::chain(&error).to_string()),
         };
         if repository.spec.suspend {
-            return Outcome::Done;
+            return match self.report_suspended(&repository, &object).await {
+                Ok(()) => Outcome::Done,
+                Err(status) => Outcome::Failed(format!("can't write the status: {status}")),
+            };
         }
         let was_failing = condition::find(&repository.status.conditions, "FetchFailed").is_some();
         let result = match unsupported::refused(&object) {

@@ -147,18 +147,15 @@ async fn place(api: &Api, owner: &Owner, object: &Object) -> Result<Option<Strin
         url
     };
     let path = match object::annotation(object, SOURCE_PATH) {
-        Some(HOST_TOML) => {
-            return Ok(Some(
-                "it comes from this host's host.toml; change it there and start selvedge-host again".into(),
-            ));
-        }
-        Some(ASSIGNMENT) => {
-            return Ok(Some(
-                "it comes from the site at the orchestrator; change it there".into(),
-            ));
-        }
-        Some(path) if !path.is_empty() => format!("change the file {path}"),
-        _ => format!("change the folder {}", text(&kustomization, "/spec/path")),
+        Some(HOST_TOML) => format!(
+            "change host.toml on this host and start selvedge-host again; the site is in the repository {url}"
+        ),
+        Some(ASSIGNMENT) => format!("change the site at the orchestrator; it is in the repository {url}"),
+        Some(path) if !path.is_empty() => format!("change the file {path} in the repository {url} and push"),
+        _ => format!(
+            "change the folder {} in the repository {url} and push",
+            text(&kustomization, "/spec/path")
+        ),
     };
     let commits = [
         text(&kustomization, "/status/lastAppliedRevision"),
@@ -170,7 +167,7 @@ async fn place(api: &Api, owner: &Owner, object: &Object) -> Result<Option<Strin
         .find(|c| !c.is_empty())
         .unwrap_or_else(|| "not known yet".into());
     Ok(Some(format!(
-        "{path} in the repository {url} and push (applied now: commit {commit}, by Kustomization {}/{})",
+        "{path} (applied now: commit {commit}, by Kustomization {}/{})",
         owner.namespace, owner.name
     )))
 }

@@ -21,7 +21,7 @@ use crate::{
     apply::{self, How},
     artifacts::Artifact,
     desired::{self, Desired, Hash},
-    git::tree::DAMAGED,
+    git::{tree::DAMAGED, url::Url},
     observe, plan,
     report::{self, Report},
     source, unsupported,
@@ -72,6 +72,9 @@ impl Kustomizations {
                 format!("GitRepository {source} has nothing fetched yet"),
             );
         };
+        if let Some(why) = self.moved(&source, &artifact).await {
+            return failed("ArtifactFailed", why);
+        }
         if let Err(why) = self.dependencies(key, kustomization, &artifact).await {
             return Report {
                 result: report::Result::Dependency(why),
@@ -237,6 +240,23 @@ impl Kustomizations {
             self.artifacts.report_damage(&run.source);
         }
         built
+    }
+
+    /// Why a fetched commit does not count: it came from another repository than the one that is named now. The folder
+    /// of a site that moved is not looked for in the repository that it moved away from.
+    async fn moved(&self, source: &Key, artifact: &Artifact) -> Option<String> {
+        let found = self
+            .client
+            .get(&source::gvr(), &source.namespace, &source.name)
+            .await;
+        let address = found.ok()??.pointer("/spec/url")?.as_str()?.to_owned();
+        let url = Url::parse(&address).ok()?.address;
+        (!artifact.url.is_empty() && url != artifact.url).then(|| {
+            format!(
+                "nothing is fetched yet from {url}, which GitRepository {source} names now; what came from {} stays in force",
+                artifact.url
+            )
+        })
     }
 
     /// Whether all that this one depends on is ready.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers too: a failed unwrap is a failed test")]
 
 mod apply;
+mod assigned;
 mod common;
 mod http;
 mod source;
