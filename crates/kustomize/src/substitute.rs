@@ -8,6 +8,9 @@ use serde_json::Value;
 /// An object with this label or annotation set to `disabled` is left as it is.
 const MARK: &str = "kustomize.toolkit.fluxcd.io/substitute";
 
+/// A default may hold variables with defaults of their own, so far down.
+const MAX_DEPTH: usize = 16;
+
 /// Why a text could not be filled in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubstituteError {
@@ -19,6 +22,9 @@ pub enum SubstituteError {
     /// The brace is not closed.
     #[error("`${{` without `}}`")]
     Open,
+    /// Defaults within defaults, too many of them.
+    #[error("variables are nested deeper than {MAX_DEPTH} levels")]
+    Depth,
 }
 
 /// Fills variables into every text of an object. With no variables defined nothing is done, so that shell
@@ -79,6 +85,14 @@ fn is_text_field(path: &str) -> bool {
 
 /// Fills variables into a text.
 pub fn fill(text: &str, variables: &BTreeMap<String, String>) -> Result<String, SubstituteError> {
+    fill_within(text, variables, MAX_DEPTH)
+}
+
+fn fill_within(
+    text: &str,
+    variables: &BTreeMap<String, String>,
+    depth: usize,
+) -> Result<String, SubstituteError> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -89,7 +103,7 @@ pub fn fill(text: &str, variables: &BTreeMap<String, String>) -> Result<String, 
             rest = after;
         } else if let Some(inner) = rest.strip_prefix("${") {
             let end = close(inner).ok_or(SubstituteError::Open)?;
-            out.push_str(&expand(&inner[..end], variables)?);
+            out.push_str(&expand(&inner[..end], variables, depth)?);
             rest = &inner[end + 1..];
         } else {
             out.push('$');
@@ -114,7 +128,11 @@ fn close(inner: &str) -> Option<usize> {
     None
 }
 
-fn expand(expression: &str, variables: &BTreeMap<String, String>) -> Result<String, SubstituteError> {
+fn expand(
+    expression: &str,
+    variables: &BTreeMap<String, String>,
+    depth: usize,
+) -> Result<String, SubstituteError> {
     let end = expression
         .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .unwrap_or(expression.len());
@@ -132,7 +150,10 @@ fn expand(expression: &str, variables: &BTreeMap<String, String>) -> Result<Stri
             match (value, unset_or_empty, unset) {
                 (Some(value), Some(_), _) if !value.is_empty() => Ok(value.into()),
                 (Some(value), _, Some(_)) => Ok(value.into()),
-                (_, Some(default), _) | (_, None, Some(default)) => fill(default, variables),
+                (_, Some(default), _) | (_, None, Some(default)) => {
+                    let depth = depth.checked_sub(1).ok_or(SubstituteError::Depth)?;
+                    fill_within(default, variables, depth)
+                }
                 _ => Err(SubstituteError::Unsupported(expression.into())),
             }
         }
@@ -168,6 +189,14 @@ mod tests {
         for (text, wanted) in cases {
             assert_eq!(fill(text, &variables()), wanted.map(String::from), "{text}");
         }
+    }
+
+    #[test]
+    fn defaults_within_defaults_end_somewhere() {
+        let nested = |levels| format!("{}x{}", "${none:-".repeat(levels), "}".repeat(levels));
+        assert_eq!(fill(&nested(MAX_DEPTH), &variables()), Ok("x".into()));
+        // As deep as a file may be long: each level has its place on the stack.
+        assert_eq!(fill(&nested(100_000), &variables()), Err(SubstituteError::Depth));
     }
 
     #[test]
