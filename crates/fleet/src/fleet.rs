@@ -1,0 +1,144 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use identity::seal::{Binding, MasterKeys};
+use telemetry::Clock;
+use tokio::sync::Semaphore;
+
+use crate::Error;
+use crate::db::Db;
+
+/// What can be set.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What a password check costs.
+    pub passwords: PasswordCost,
+    /// How long a host's certificate is good.
+    pub certificate: Duration,
+    /// How long a sign-in lasts.
+    pub session: Duration,
+    /// How often hosts beat: stale after two missed, offline after four.
+    pub heartbeat: Duration,
+    /// How long points of five minutes are kept,
+    pub usage_fine: Duration,
+    /// and points of an hour.
+    pub usage_coarse: Duration,
+    /// How long the change log is kept.
+    pub changes: Duration,
+    /// Events kept a host.
+    pub events: i64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            passwords: PasswordCost::default(),
+            certificate: identity::ca::HOST_LIFETIME,
+            session: Duration::from_hours(12),
+            heartbeat: Duration::from_secs(30),
+            usage_fine: Duration::from_hours(24),
+            usage_coarse: Duration::from_hours(24 * 30),
+            changes: Duration::from_hours(1),
+            events: 200,
+        }
+    }
+}
+
+/// What a password check costs (argon2id).
+#[derive(Clone, Copy, Debug)]
+pub struct PasswordCost {
+    /// Memory in KiB.
+    pub memory: u32,
+    /// Passes over it.
+    pub passes: u32,
+}
+
+impl Default for PasswordCost {
+    /// What OWASP recommends first for argon2id.
+    fn default() -> Self {
+        Self {
+            memory: 19 * 1024,
+            passes: 2,
+        }
+    }
+}
+
+/// The fleet. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Fleet(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) db: Db,
+    pub(crate) keys: MasterKeys,
+    pub(crate) options: Options,
+    /// Password checks at a time: each takes memory and a core.
+    pub(crate) hashing: Semaphore,
+}
+
+impl Fleet {
+    /// Opens the database and brings its schema up to date.
+    pub async fn open(url: &str, keys: MasterKeys, clock: &Clock, options: Options) -> Result<Self, Error> {
+        let db = Db::open(url, clock).await?;
+        Ok(Self::over(db, keys, options))
+    }
+
+    /// The fleet in an open database.
+    #[must_use]
+    pub fn over(db: Db, keys: MasterKeys, options: Options) -> Self {
+        Self(Arc::new(Inner {
+            db,
+            keys,
+            options,
+            hashing: Semaphore::new(2),
+        }))
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn db(&self) -> &Db {
+        &self.0.db
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        self.0.db.clock()
+    }
+
+    /// The options.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// The keys that seal what is stored; `master().derive(PURPOSE)` gives the server secrets of its own.
+    #[must_use]
+    pub fn master(&self) -> &MasterKeys {
+        &self.0.keys
+    }
+
+    pub(crate) fn seal(&self, purpose: &str, tenant: &str, record: &str, secret: &[u8]) -> Result<Vec<u8>, Error> {
+        let binding = Binding {
+            purpose,
+            tenant,
+            record,
+        };
+        self.0.keys.seal(binding, secret).map_err(|e| Error::Identity {
+            what: "sealing",
+            source: Box::new(e),
+        })
+    }
+
+    pub(crate) fn unseal(&self, purpose: &str, tenant: &str, record: &str, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+        let binding = Binding {
+            purpose,
+            tenant,
+            record,
+        };
+        self.0.keys.open_sealed(binding, sealed).map_err(|e| Error::Identity {
+            what: "opening a sealed secret",
+            source: Box::new(e),
+        })
+    }
+}
