@@ -1,0 +1,3 @@
+//! Streams.
+pub(crate) mod proxy;
+pub(crate) mod socket;
