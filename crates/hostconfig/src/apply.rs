@@ -104,7 +104,7 @@ async fn make_base(client: &Client, profile: &Value) -> Result<Option<Object>, S
 }
 
 /// Calls the sections one after the other and verifies what they did.
-pub(crate) async fn enforce(sections: &[Arc<dyn Section>], profile: &Value) -> Vec<SectionResult> {
+pub(crate) async fn enforce(sections: &[Arc<dyn Section>], profile: &Arc<Value>) -> Vec<SectionResult> {
     let mut results = Vec::new();
     for section in sections {
         let report = run_and_verify(section.as_ref(), profile).await;
@@ -119,7 +119,7 @@ pub(crate) async fn enforce(sections: &[Arc<dyn Section>], profile: &Value) -> V
 
 /// Runs a section and, if it changed something, runs it again: a change that is needed a second time had no lasting
 /// effect, and that is a problem.
-async fn run_and_verify(section: &dyn Section, profile: &Value) -> SectionReport {
+async fn run_and_verify(section: &dyn Section, profile: &Arc<Value>) -> SectionReport {
     let mut first = section.reconcile(profile).await;
     if first.changes.is_empty() || !first.problems.is_empty() {
         return first;

@@ -15,8 +15,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    sync::Arc,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -76,9 +76,13 @@ struct Record {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Good {
-    profile: Value,
+    #[serde(with = "shared")]
+    profile: Arc<Value>,
     /// Hash of each layer's part.
     layers: BTreeMap<String, String>,
+    /// Hash of the profile. The file does without: nobody could make the two disagree.
+    #[serde(skip)]
+    hash: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -87,15 +91,51 @@ struct Trying {
     reachable: BTreeSet<String>,
 }
 
+/// What is shared here is written as if it were not.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::Value;
+
+    pub(super) fn serialize<S: Serializer>(value: &Arc<Value>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.as_ref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Arc<Value>, D::Error> {
+        Value::deserialize(deserializer).map(Arc::new)
+    }
+}
+
+impl Record {
+    /// A file that is not there, or that a power cut left unreadable, says nothing.
+    fn read(file: &Path) -> Self {
+        let mut record: Self = std::fs::read(file)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        if let Some(good) = &mut record.good {
+            good.hash = hash(&good.profile);
+        }
+        record
+    }
+}
+
 /// Enforces profiles, and takes back those that cut the host off.
 pub(crate) struct Checkpoint {
     file: PathBuf,
     connectivity: Arc<dyn Connectivity>,
+    /// What the file says. Nobody else writes it; after a write that failed it is read again.
+    record: Mutex<Option<Record>>,
 }
 
 impl Checkpoint {
     pub(crate) fn new(file: PathBuf, connectivity: Arc<dyn Connectivity>) -> Self {
-        Self { file, connectivity }
+        Self {
+            file,
+            connectivity,
+            record: Mutex::default(),
+        }
     }
 
     /// Enforces what is desired, or keeps the good configuration in force if that was taken back before.
@@ -111,10 +151,7 @@ impl Checkpoint {
                 quarantine: Some(quarantine),
             };
         }
-        if good
-            .as_ref()
-            .is_some_and(|good| hash(&good.profile) == desired.hash)
-        {
+        if good.as_ref().is_some_and(|good| good.hash == desired.hash) {
             self.write(
                 &record,
                 Record {
@@ -171,6 +208,7 @@ impl Checkpoint {
             let good = Good {
                 profile: desired.merged.profile.clone(),
                 layers: parts(desired),
+                hash: desired.hash.clone(),
             };
             self.write(
                 &record,
@@ -240,10 +278,8 @@ impl Checkpoint {
     }
 
     fn read(&self) -> Record {
-        std::fs::read(&self.file)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default()
+        let mut known = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get_or_insert_with(|| Record::read(&self.file)).clone()
     }
 
     /// Writes the record if it has changed, and waits until it is on the disk.
@@ -259,9 +295,12 @@ impl Checkpoint {
             }
             write_atomically(&file, &bytes)
         });
-        if let Ok(Err(error)) = written.await {
-            warn!(error = %chain(&error), "a reboot during this change would not take it back");
+        let written = written.await;
+        if let Ok(Err(error)) = &written {
+            warn!(error = %chain(error), "a reboot during this change would not take it back");
         }
+        let mut known = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = matches!(written, Ok(Ok(()))).then(|| new.clone());
         new
     }
 }

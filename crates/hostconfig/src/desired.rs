@@ -3,7 +3,7 @@
 use kinds::{
     flux::OWNER_NAME,
     host::{BASE_LAYER, HostConfiguration, NAMESPACE},
-    object::Object,
+    object::{self, Object},
 };
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -42,14 +42,49 @@ pub struct DesiredLayer {
     pub metrics: bool,
 }
 
+impl Desired {
+    /// Takes objects in place of those that this was read from, if they ask for the same: most changes of an object are
+    /// of its status or of annotations. Otherwise gives them back; then everything is to be read again.
+    ///
+    /// # Errors
+    /// The objects, when a layer came, went or asks for something else.
+    pub fn renew(&mut self, objects: Vec<Object>) -> Result<(), Vec<Object>> {
+        let same = objects.len() == self.layers.len()
+            && objects
+                .iter()
+                .all(|object| self.layers.iter().any(|layer| layer.is_read_from(object)));
+        if !same {
+            return Err(objects);
+        }
+        for object in objects {
+            if let Some(layer) = self.layers.iter_mut().find(|layer| layer.is_read_from(&object)) {
+                layer.object = Some(object);
+            }
+        }
+        Ok(())
+    }
+}
+
 impl DesiredLayer {
     /// Whether its object comes from Git.
     #[must_use]
     pub fn is_gits(&self) -> bool {
-        self.object
-            .as_ref()
-            .is_some_and(|object| !object["metadata"]["labels"][OWNER_NAME].is_null())
+        self.object.as_ref().is_some_and(is_gits)
     }
+
+    /// Whether reading an object would give this layer: the same name, owner and content.
+    fn is_read_from(&self, object: &Object) -> bool {
+        self.object.as_ref().is_some_and(|known| {
+            object::name(known) == object::name(object)
+                && object::namespace(known) == object::namespace(object)
+                && is_gits(known) == is_gits(object)
+                && known.get("spec") == object.get("spec")
+        })
+    }
+}
+
+fn is_gits(object: &Object) -> bool {
+    !object["metadata"]["labels"][OWNER_NAME].is_null()
 }
 
 /// The name of the base layer.
@@ -102,11 +137,7 @@ pub fn desired(observed: &Observed, base: &Value) -> Desired {
 
 fn layer(object: &Object, observed: &Observed) -> DesiredLayer {
     let typed = HostConfiguration::from_object(object).unwrap_or_default();
-    let name = format!(
-        "{}/{}",
-        kinds::object::namespace(object),
-        kinds::object::name(object)
-    );
+    let name = format!("{}/{}", object::namespace(object), object::name(object));
     let base = name == base_name();
     // The base layer describes what was found, which may be outside of what may be asked for.
     let content = if base {
@@ -120,7 +151,7 @@ fn layer(object: &Object, observed: &Observed) -> DesiredLayer {
     };
     let metrics = !typed.spec.metrics_collection.is_null();
     DesiredLayer {
-        base: name == base_name(),
+        base,
         name,
         object: Some(object.clone()),
         content,

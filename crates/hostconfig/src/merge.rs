@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Bound,
+    sync::Arc,
 };
 
 use kinds::host::{entry_path, field_path, list_key};
@@ -22,8 +23,8 @@ pub struct Layer {
 /// What the layers ask for together.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Merged {
-    /// `{"esx": {…}}`.
-    pub profile: Value,
+    /// `{"esx": {…}}`, shared with the sections.
+    pub profile: Arc<Value>,
     /// For every value in the profile, by its path: the layers that ask for it. Lists without keys are one value.
     pub provenance: BTreeMap<String, Vec<String>>,
     /// Values that layers disagree about, by path.
@@ -74,7 +75,7 @@ pub fn merge_layers(layers: &[Layer]) -> Merged {
         );
     }
     Merged {
-        profile,
+        profile: Arc::new(profile),
         provenance: merge
             .owners
             .into_iter()

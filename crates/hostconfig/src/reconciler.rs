@@ -2,12 +2,12 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use apiserver::{Client, client::EventType};
 use async_trait::async_trait;
-use kinds::object::{self, Object};
+use kinds::object::Object;
 use reconcile::{Key, Outcome, Reconciler, section::Section};
 use serde_json::Value;
 use telemetry::{Clock, chain};
@@ -35,12 +35,9 @@ pub struct HostConfig {
     checkpoint: Option<Checkpoint>,
     base: Value,
     clock: Clock,
-    /// What the layers asked for when they were last read, and which they were.
-    known: Mutex<Option<(Revisions, Arc<Desired>)>>,
+    /// What the layers asked for in the last run, if all of it was written down. A run takes it and puts it back.
+    known: Mutex<Option<Desired>>,
 }
-
-/// UID and revision of every layer, in the order of the list.
-type Revisions = Vec<(String, u64)>;
 
 impl HostConfig {
     /// A reconciler. `base` is the profile `{"esx": {…}}` of a fresh host: it becomes the base layer of a host that
@@ -98,6 +95,9 @@ impl HostConfig {
             }
         };
         let unreported = self.report(&desired, &enforcement).await;
+        if errors.is_empty() {
+            *self.known() = Some(desired);
+        }
         let first = enforcement.results.iter().flat_map(|r| &r.report.problems).next();
         match (first, errors.first(), unreported) {
             (Some(problem), _, _) => Outcome::Failed(format!("{}: {}", problem.reason, problem.message)),
@@ -107,16 +107,17 @@ impl HostConfig {
         }
     }
 
-    /// What the layers ask for. Most runs are about the host, not about them: what was read of the same revisions
-    /// is not read again.
-    async fn desired(&self, objects: Vec<Object>) -> (Arc<Desired>, Vec<apply::ApplyError>) {
-        let revisions = objects
-            .iter()
-            .map(|object| (object::uid(object).to_owned(), object::revision(object)))
-            .collect();
-        if let Some(known) = self.known(&revisions) {
-            return (known, Vec::new());
-        }
+    /// What the layers ask for, and what of it could not be written down. Most runs are about the host, not about the
+    /// layers: what was read of the same content is not read again.
+    async fn desired(&self, objects: Vec<Object>) -> (Desired, Vec<apply::ApplyError>) {
+        let known = self.known().take();
+        let objects = match known {
+            Some(mut known) => match known.renew(objects) {
+                Ok(()) => return (known, Vec::new()),
+                Err(objects) => objects,
+            },
+            None => objects,
+        };
         let last_good = observe::last_good(&self.files).await;
         let observed = Observed { objects, last_good };
         let mut desired = desired(&observed, &self.base);
@@ -128,22 +129,14 @@ impl HostConfig {
             .layers
             .iter_mut()
             .find(|layer| layer.base && layer.object.is_none());
-        let complete = done.errors.is_empty() && fresh.is_none();
         if let Some(layer) = fresh {
             layer.object = done.base;
         }
-        let desired = Arc::new(desired);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = complete.then(|| (revisions, desired.clone()));
         (desired, done.errors)
     }
 
-    fn known(&self, revisions: &Revisions) -> Option<Arc<Desired>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known
-            .as_ref()
-            .filter(|(known, _)| known == revisions)
-            .map(|(_, desired)| desired.clone())
+    fn known(&self) -> MutexGuard<'_, Option<Desired>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn report(&self, desired: &Desired, enforcement: &Enforcement) -> Option<String> {
@@ -162,7 +155,7 @@ impl HostConfig {
             }
         }
         let mut error = None;
-        for status in statuses {
+        for status in statuses.into_iter().filter(|status| !status.is_written(desired)) {
             let gvr = kinds::gvr::host_configurations();
             match self
                 .client

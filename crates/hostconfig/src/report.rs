@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kinds::{
     condition::{self, Condition},
-    object,
+    object::{self, Object},
 };
 use reconcile::section::{Impact, Problem};
 use serde_json::{Value, json};
@@ -28,6 +28,20 @@ pub struct LayerStatus {
     pub name: String,
     /// The status.
     pub status: Value,
+}
+
+impl LayerStatus {
+    /// Whether the layer's object says so already.
+    #[must_use]
+    pub fn is_written(&self, desired: &Desired) -> bool {
+        self.object(desired).and_then(|object| object.get("status")) == Some(&self.status)
+    }
+
+    fn object<'d>(&self, desired: &'d Desired) -> Option<&'d Object> {
+        let mut objects = desired.layers.iter().filter_map(|layer| layer.object.as_ref());
+        objects
+            .find(|object| object::name(object) == self.name && object::namespace(object) == self.namespace)
+    }
 }
 
 /// An event to record.
@@ -324,12 +338,8 @@ pub fn events(desired: &Desired, results: &[SectionResult], statuses: &[LayerSta
     }
     for status in statuses {
         let name = format!("{}/{}", status.namespace, status.name);
-        let object = desired
-            .layers
-            .iter()
-            .find(|layer| layer.name == name)
-            .and_then(|layer| layer.object.as_ref());
-        let old = object
+        let old = status
+            .object(desired)
             .and_then(|object| object.get("status"))
             .cloned()
             .unwrap_or(Value::Null);

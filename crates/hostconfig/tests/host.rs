@@ -19,7 +19,7 @@ use telemetry::Clock;
 /// Remembers what it was asked for; reports what it is told to.
 #[derive(Default)]
 struct Switches {
-    asked: Mutex<Vec<Value>>,
+    asked: Mutex<Vec<Arc<Value>>>,
     problems: Mutex<Vec<Problem>>,
     stubborn: Mutex<bool>,
 }
@@ -34,7 +34,7 @@ impl Section for Switches {
         &["network_vss"]
     }
 
-    async fn reconcile(&self, profile: &Value) -> SectionReport {
+    async fn reconcile(&self, profile: &Arc<Value>) -> SectionReport {
         let mut asked = self.asked.lock().unwrap();
         let changed = asked.last() != Some(profile) || *self.stubborn.lock().unwrap();
         asked.push(profile.clone());
@@ -56,7 +56,11 @@ impl Section for Switches {
 
 impl Switches {
     fn now(&self) -> Value {
-        self.asked.lock().unwrap().last().cloned().unwrap_or_default()
+        let asked = self.asked.lock().unwrap();
+        asked
+            .last()
+            .map(|profile| Value::clone(profile))
+            .unwrap_or_default()
     }
 
     fn mtu(&self) -> Value {
@@ -157,6 +161,12 @@ impl Lab {
         reasons.sort();
         reasons
     }
+}
+
+/// Whether the last two runs gave the section the same profile to read, not an equal one.
+fn nothing_was_read_again(switches: &Switches) -> bool {
+    let asked = switches.asked.lock().unwrap();
+    matches!(asked.as_slice(), [.., one, other] if Arc::ptr_eq(one, other))
 }
 
 const GOOD: &str = r#"{"esx": {"network_vss": {"switches": [{"name": "vSwitch1", "mtu": 9000}]}}}"#;
@@ -262,6 +272,47 @@ async fn a_layer_is_enforced_broken_and_mended() {
     });
     assert_eq!(left.count(), 0, "what is gone is forgotten");
     assert_eq!(lab.events().await, ["Configured", "Configured", "InvalidProfile"]);
+}
+
+#[tokio::test]
+async fn a_layer_is_read_again_when_it_says_something_else_and_only_then() {
+    let lab = Lab::new();
+    lab.run().await;
+    lab.put("vswitch-config", GOOD).await;
+    lab.run().await;
+    lab.run().await;
+    assert!(nothing_was_read_again(&lab.switches));
+
+    // Another revision of the object, but of nothing that it asks for.
+    let mut layer = lab.get("vswitch-config").await;
+    layer["metadata"]["annotations"] = json!({"seen-by": "somebody"});
+    layer["status"] = json!({});
+    lab.client.update(&layer).await.unwrap();
+    let gvr = gvr::host_configurations();
+    let status = lab
+        .client
+        .set_status(&gvr, "esx-system", "vswitch-config", json!({}));
+    assert!(status.await.unwrap());
+    assert_eq!(lab.run().await, Outcome::Done);
+    assert!(nothing_was_read_again(&lab.switches));
+    assert_eq!(
+        lab.ready("vswitch-config").await.0,
+        "Applied",
+        "a status that somebody took away is there again"
+    );
+
+    lab.put("vswitch-config", &GOOD.replace("9000", "1600")).await;
+    assert_eq!(lab.run().await, Outcome::Done);
+    assert!(!nothing_was_read_again(&lab.switches));
+    assert_eq!(lab.switches.mtu(), 1600);
+
+    lab.put("another", &GOOD.replace("9000", "1500")).await;
+    lab.run().await;
+    assert_eq!(lab.ready("vswitch-config").await.0, "Conflict", "a layer came");
+    let gone = lab.client.delete(&gvr, "esx-system", "another");
+    gone.await.unwrap();
+    lab.run().await;
+    assert_eq!(lab.ready("vswitch-config").await.0, "Applied", "and went");
 }
 
 #[tokio::test]

@@ -124,7 +124,7 @@ fn an_object_against_a_value_is_a_conflict() {
         layer("b", json!({"x": {"y": 5}})),
         layer("c", json!({"x": {"y": {"w": 2}}})),
     ]);
-    assert_eq!(merged.profile, json!({"esx": {"x": {"y": {"w": 2}}}}));
+    assert_eq!(*merged.profile, json!({"esx": {"x": {"y": {"w": 2}}}}));
     assert_eq!(merged.conflicts.len(), 1);
     assert_eq!(
         merged.conflicts[0].layers,
@@ -153,7 +153,7 @@ fn the_base_is_overridden_silently_and_comes_back() {
         merged.layers_at("esx.network_vss.switches[vSwitch0].policy"),
         ["esx-system/esx-base-profile"]
     );
-    assert_eq!(merge_layers(&[base()]).profile, base().profile);
+    assert_eq!(*merge_layers(&[base()]).profile, base().profile);
 }
 
 #[test]

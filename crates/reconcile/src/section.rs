@@ -1,5 +1,7 @@
 //! A part of the host's configuration that one domain enforces.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -27,7 +29,10 @@ pub trait Section: Send + Sync + 'static {
 
     /// Makes its part of the host as the merged profile says (`{"esx": {…}}`), and says how that went.
     /// Idempotent; a bad profile changes nothing and is reported as problems.
-    async fn reconcile(&self, profile: &Value) -> SectionReport;
+    ///
+    /// As long as no layer changes it is given the same `Arc` again: a section that keeps what it made of the profile
+    /// tells by comparing the two that it need not read it again. What is true on the host it looks at every time.
+    async fn reconcile(&self, profile: &Arc<Value>) -> SectionReport;
 }
 
 /// How a run of a section went.

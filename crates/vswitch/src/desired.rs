@@ -4,7 +4,7 @@ mod fields;
 mod read;
 mod teaming;
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use reconcile::section::Problem;
 use serde_json::Value;
@@ -36,7 +36,7 @@ pub struct Switch {
     pub uplinks: Vec<Uplink>,
     /// Link discovery on the uplinks.
     pub discovery: Discovery,
-    /// Its port groups, by name.
+    /// Its port groups, sorted by name.
     pub port_groups: Vec<PortGroup>,
 }
 
@@ -159,8 +159,8 @@ pub enum Ipv4 {
 /// What was read from a profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// What is wanted.
-    pub desired: Desired,
+    /// What is wanted. It is shared: a host may have thousands of port groups.
+    pub desired: Arc<Desired>,
     /// Paths that are accepted but not enforced.
     pub not_enforced: Vec<String>,
 }
@@ -177,9 +177,13 @@ impl Desired {
     /// The port group with this name, and its vSwitch.
     #[must_use]
     pub fn port_group(&self, name: &str) -> Option<(&Switch, &PortGroup)> {
-        self.switches
-            .iter()
-            .find_map(|s| Some((s, s.port_groups.iter().find(|g| g.name == name)?)))
+        self.switches.iter().find_map(|switch| {
+            let at = switch
+                .port_groups
+                .binary_search_by(|group| group.name.as_str().cmp(name))
+                .ok()?;
+            Some((switch, switch.port_groups.get(at)?))
+        })
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     apply::{OpenFlow, Supervisor, rename},
     base,
-    desired::Desired,
+    desired::{Desired, NicDevices, Reading},
     observe::{Database, Kernel, KernelError, Neighbour, NeighbourError, NicNaming, Nics, Watcher, devices},
     plan::{flows::Flows, helpers, teaming::Lanes},
     report,
@@ -115,12 +115,16 @@ struct Inner {
 /// What is kept between passes. Losing it costs nothing but a comparison of all flows.
 #[derive(Default)]
 struct State {
+    /// The profile that was last read, and what it says.
+    read: Option<Read>,
     /// What was last asked for with a good profile.
-    desired: Option<Desired>,
+    desired: Option<Arc<Desired>>,
     /// What was last made true: a difference from it is drift.
-    applied: Option<(Desired, Vec<PortRequest>)>,
+    applied: Option<Wish>,
     /// A configuration that cut the host off and was undone; not tried again.
-    rejected: Option<(Desired, Problem)>,
+    rejected: Option<(Arc<Desired>, Problem)>,
+    /// The port groups that were last published: of these switches, those whose bridge is there.
+    published: Option<(Arc<Desired>, Vec<bool>)>,
     /// The flows that each bridge was given.
     installed: BTreeMap<String, Installed>,
     /// Since when each uplink works or does not.
@@ -131,6 +135,20 @@ struct State {
     requests_known: bool,
     /// Changes that no report has told yet.
     untold: Vec<Applied>,
+}
+
+/// What was read of a profile. It says the same as long as the profile and the NICs are the same.
+struct Read {
+    profile: Arc<Value>,
+    nics: NicDevices,
+    result: Result<Reading, Vec<Problem>>,
+}
+
+/// All that is to be made true. Two of them compare quickly when they share what they are made of.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Wish {
+    desired: Arc<Desired>,
+    requests: Arc<Vec<PortRequest>>,
 }
 
 #[derive(Default)]
@@ -267,52 +285,58 @@ impl Inner {
         self.signal.key(Key::new("", "host"));
     }
 
-    async fn reconcile(&self, profile: &Value) -> SectionReport {
-        let nics = match Kernel::read(&self.netlink, &[])
-            .await
+    async fn reconcile(&self, profile: &Arc<Value>) -> SectionReport {
+        let kernel = Kernel::read(&self.netlink, &[]).await;
+        let nics = kernel
             .map_err(NicError::from)
-            .and_then(|k| self.nics(&k))
-        {
-            Ok(nics) => nics,
+            .and_then(|kernel| Ok(self.config.nics.read(&kernel)?));
+        let nics = match nics {
+            Ok(nics) => devices(&nics),
             Err(error) => return report::failed("HostUnreadable", &error),
         };
-        let reading = match Desired::read(profile, &devices(&nics), &self.config.host_name) {
-            Ok(reading) => reading,
-            Err(problems) => {
-                let changes = std::mem::take(&mut self.state.lock().await.untold);
-                return SectionReport {
-                    problems,
-                    changes,
-                    ..SectionReport::default()
-                };
-            }
-        };
         let mut state = self.state.lock().await;
-        if let Some((rejected, why)) = &state.rejected {
-            if *rejected == reading.desired {
-                let problems = vec![why.clone()];
-                let changes = std::mem::take(&mut state.untold);
-                return SectionReport {
-                    problems,
-                    changes,
-                    ..SectionReport::default()
-                };
-            }
-            state.rejected = None;
+        let mut report = SectionReport::default();
+        match state.read(profile, nics, &self.config.host_name) {
+            Ok(reading) => match state.refused(&reading.desired) {
+                Some(why) => report.problems.push(why),
+                None => {
+                    state.desired = Some(reading.desired.clone());
+                    report.problems = self.pass(&mut state).await;
+                    report.not_enforced = reading.not_enforced;
+                    let missing = helpers::missing(&reading.desired, &self.helper_programs());
+                    report.not_enforced.extend(missing);
+                    report.not_enforced.sort();
+                }
+            },
+            Err(problems) => report.problems = problems,
         }
-        let desired = reading.desired;
-        state.desired = Some(desired.clone());
-        let problems = self.pass(&mut state).await;
-        let changes = std::mem::take(&mut state.untold);
-        let mut not_enforced = reading.not_enforced;
-        not_enforced.extend(helpers::missing(&desired, &self.helper_programs()));
-        not_enforced.sort();
-        SectionReport {
-            problems,
-            changes,
-            not_enforced,
-            ..SectionReport::default()
-        }
+        report.changes = std::mem::take(&mut state.untold);
+        report
+    }
+}
+
+impl State {
+    /// What a profile says on a host with these NICs.
+    fn read(
+        &mut self,
+        profile: &Arc<Value>,
+        nics: NicDevices,
+        host_name: &str,
+    ) -> Result<Reading, Vec<Problem>> {
+        self.read
+            .take_if(|read| read.profile != *profile || read.nics != nics);
+        let read = self.read.get_or_insert_with(|| Read {
+            result: Desired::read(profile, &nics, host_name),
+            profile: profile.clone(),
+            nics,
+        });
+        read.result.clone()
+    }
+
+    /// Why a configuration is not tried again. When another one is wanted, that is forgotten.
+    fn refused(&mut self, desired: &Arc<Desired>) -> Option<Problem> {
+        self.rejected.take_if(|(rejected, _)| rejected != desired);
+        self.rejected.as_ref().map(|(_, why)| why.clone())
     }
 }
 
@@ -326,7 +350,7 @@ impl Section for VSwitch {
         &["network_vss", "network.vmknics"]
     }
 
-    async fn reconcile(&self, profile: &Value) -> SectionReport {
+    async fn reconcile(&self, profile: &Arc<Value>) -> SectionReport {
         self.inner.reconcile(profile).await
     }
 }

@@ -10,8 +10,7 @@
 #[path = "host/lab.rs"]
 mod lab;
 
-use lab::{Host, Peer, Process, in_namespace, reconcile, run, try_run, wait_for};
-use reconcile::section::Section;
+use lab::{Host, Peer, Process, attempt, in_namespace, reconcile, run, try_run, wait_for};
 use serde_json::{Value, json};
 use vswitch::VSwitch;
 
@@ -114,7 +113,7 @@ fn uplinks_lost_one_after_the_other_are_replaced_in_order() {
         assert!(out.reaches("10.0.0.1"));
         no_duplicates(&out);
         // None of this is a change of the configuration.
-        assert_eq!(switch.reconcile(&profile).await.changes, []);
+        assert_eq!(attempt(&switch, &profile).await.changes, []);
     });
 }
 

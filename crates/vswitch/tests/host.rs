@@ -10,8 +10,10 @@
 #[path = "host/lab.rs"]
 mod lab;
 
-use lab::{Host, Peer, in_namespace, reconcile, run, wait_for};
-use reconcile::section::Section;
+use std::sync::Arc;
+
+use lab::{Host, Peer, attempt, in_namespace, reconcile, run, try_run, wait_for};
+use reconcile::section::Section as _;
 use serde_json::{Value, json};
 
 const A: &str = "02:00:00:00:00:0a";
@@ -194,12 +196,36 @@ fn a_bad_profile_changes_nothing() {
         let mut bad = two_vlans();
         bad["esx"]["network_vss"]["switches"][0]["port_groups"][1]["vlan_id"] = json!(5000);
         bad["esx"]["network_vss"]["switches"][0]["mtu"] = json!(9000);
-        let report = switch.reconcile(&bad).await;
+        let report = attempt(&switch, &bad).await;
         assert_eq!(
             report.problems[0].path,
             "esx.network_vss.switches[vSwitch1].port_groups[ten].vlan_id"
         );
         assert_eq!((report.changes, host.configuration()), (vec![], before));
+    });
+}
+
+#[test]
+fn a_profile_that_did_not_change_is_read_again_for_other_nics() {
+    in_namespace(|| async {
+        let host = Host::new();
+        let _outside = Peer::new("vmnic0", "02:00:00:00:01:00");
+        let switch = host.switch().await;
+        let both = Arc::new(profile(
+            json!([{"name": "vSwitch1", "bridge": {"nics": ["vmnic0", "vmnic1"]}}]),
+        ));
+        for _ in 0..2 {
+            let report = switch.reconcile(&both).await;
+            assert_eq!(report.problems[0].reason, "UnknownNic", "{report:?}");
+        }
+        let other = Peer::new("vmnic1", "02:00:00:00:01:01");
+        let report = switch.reconcile(&both).await;
+        assert_eq!(report.problems, []);
+        assert!(host.vsctl("list-ports vSwitch1").contains("vmnic1"));
+        drop(other);
+        wait_for("the NIC to be gone", || !try_run("ip link show vmnic1").0).await;
+        let report = switch.reconcile(&both).await;
+        assert_eq!(report.problems[0].reason, "UnknownNic", "{report:?}");
     });
 }
 
@@ -250,7 +276,7 @@ fn what_others_change_is_put_back_and_what_is_theirs_is_left() {
         host.vsctl("add-port theirs vmnic9");
         let clash =
             profile(json!([{"name": "theirs"}, {"name": "vSwitch2", "bridge": {"nics": ["vmnic9"]}}]));
-        let report = switch.reconcile(&clash).await;
+        let report = attempt(&switch, &clash).await;
         let reasons: Vec<_> = report.problems.iter().map(|p| p.reason.as_str()).collect();
         assert_eq!(reasons, ["ForeignBridge", "ForeignPort"], "{report:?}");
         assert!(host.vsctl("list-ports theirs").contains("vmnic9"));
@@ -400,7 +426,7 @@ fn a_tap_may_come_after_its_port_and_ports_are_limited() {
         host.attach(&[("tap-a", "net", A), ("tap-b", "net", B), ("tap-c", "net", C)]);
         let switch = host.switch().await;
         let limited = profile(json!([{"name": "s", "num_ports": 2, "port_groups": [{"name": "net"}]}]));
-        let report = switch.reconcile(&limited).await;
+        let report = attempt(&switch, &limited).await;
         assert_eq!(report.problems[0].path, "esx.network_vss.switches[s].num_ports");
         assert!(report.problems[0].message.contains("default/tap-c"), "{report:?}");
         assert_eq!(
@@ -433,7 +459,9 @@ fn a_thousand_port_groups() {
         let groups: Vec<_> = (0..1000)
             .map(|n| json!({"name": format!("pg{n}"), "vlan_id": n + 1}))
             .collect();
-        let thousand = profile(json!([{"name": "s", "bridge": {"nics": ["vmnic0"]}, "port_groups": groups}]));
+        let thousand = Arc::new(profile(
+            json!([{"name": "s", "bridge": {"nics": ["vmnic0"]}, "port_groups": groups}]),
+        ));
         let devices: Vec<_> = (0..50)
             .map(|n| (format!("t{n}"), format!("pg{}", n * 20)))
             .collect();
@@ -451,13 +479,13 @@ fn a_thousand_port_groups() {
         host.attach(&requests);
         let switch = host.switch().await;
         let started = tokio::time::Instant::now();
-        reconcile(&switch, &thousand).await;
+        assert_eq!(switch.reconcile(&thousand).await.problems, []);
         println!("1,000 port groups with 50 ports: {:?}", started.elapsed());
         assert_eq!(host.groups.borrow().len(), 1000);
         let mut times = Vec::new();
         for _ in 0..20 {
             let started = tokio::time::Instant::now();
-            assert_eq!(reconcile(&switch, &thousand).await.changes, []);
+            assert_eq!(switch.reconcile(&thousand).await.changes, []);
             times.push(started.elapsed());
         }
         times.sort();
@@ -480,7 +508,7 @@ fn apply_in_a_child() {
         .unwrap();
     runtime.block_on(async {
         let (switch, _keep) = lab::switch_in(dir.as_ref(), lab::requests(&[("tap-a", "ten", A)])).await;
-        switch.reconcile(&one_of_two(which == "1")).await;
+        attempt(&switch, &one_of_two(which == "1")).await;
     });
 }
 

@@ -10,8 +10,7 @@
 #[path = "host/lab.rs"]
 mod lab;
 
-use lab::{Host, Peer, Process, in_namespace, reconcile, run, wait_for};
-use reconcile::section::Section;
+use lab::{Host, Peer, Process, attempt, in_namespace, reconcile, run, wait_for};
 use serde_json::json;
 
 const GATEWAY: &str = "02:00:00:00:01:00";
@@ -106,14 +105,14 @@ fn a_change_that_cuts_the_host_off_is_undone() {
         let mut wrong = switch.base_profile().await.unwrap();
         // The gateway is not in this VLAN.
         wrong["esx"]["network_vss"]["switches"][0]["port_groups"][1]["vlan_id"] = json!(77);
-        let report = switch.reconcile(&wrong).await;
+        let report = attempt(&switch, &wrong).await;
         assert_eq!(report.problems[0].reason, "ConnectivityLost", "{report:?}");
         assert!(gateway.reaches("10.0.0.5"), "the fresh host is as it was");
         assert_eq!(host.vsctl("list-br"), "");
         // The same again is not even tried.
         let before = host.configuration();
         assert_eq!(
-            switch.reconcile(&wrong).await.problems[0].reason,
+            attempt(&switch, &wrong).await.problems[0].reason,
             "ConnectivityLost"
         );
         assert_eq!(host.configuration(), before);
@@ -123,7 +122,7 @@ fn a_change_that_cuts_the_host_off_is_undone() {
         right["esx"]["network_vss"]["switches"][0]["port_groups"][1]["vlan_id"] = json!(0);
         reconcile(&switch, &right).await;
         assert!(gateway.reaches("10.0.0.5"));
-        let report = switch.reconcile(&wrong).await;
+        let report = attempt(&switch, &wrong).await;
         assert_eq!(report.problems[0].reason, "ConnectivityLost", "{report:?}");
         assert!(gateway.reaches("10.0.0.5"), "the last good configuration");
         assert!(run("ip -4 -o address show dev vmk0").contains("10.0.0.5/24"));

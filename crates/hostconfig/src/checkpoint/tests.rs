@@ -24,7 +24,7 @@ impl Section for Host {
         &["x"]
     }
 
-    async fn reconcile(&self, profile: &Value) -> SectionReport {
+    async fn reconcile(&self, profile: &Arc<Value>) -> SectionReport {
         let wanted = profile["esx"]["x"]["mode"].clone();
         self.enforced.lock().unwrap().push(wanted.clone());
         if wanted == "contradiction" {

@@ -1,6 +1,6 @@
 //! Reading the profile.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use reconcile::section::Problem;
 use serde_json::Value;
@@ -54,7 +54,7 @@ pub(super) fn read(profile: &Value, nics: &NicDevices, host_name: &str) -> Resul
     not_enforced.sort();
     not_enforced.dedup();
     Ok(Reading {
-        desired,
+        desired: Arc::new(desired),
         not_enforced,
     })
 }

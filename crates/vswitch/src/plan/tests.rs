@@ -1,4 +1,4 @@
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use kinds::network::PortRequest;
 use ovsdb::{Atom, Datum, Row};
@@ -15,7 +15,7 @@ use crate::{
     observe::{Address, Bridge, Database, Port, Route},
 };
 
-fn desired(esx: &Value) -> Desired {
+fn desired(esx: &Value) -> Arc<Desired> {
     let nics = (0..3)
         .map(|n| (format!("vmnic{n}"), format!("vmnic{n}")))
         .collect();

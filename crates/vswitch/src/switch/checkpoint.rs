@@ -1,12 +1,12 @@
 //! Changes of the way to the gateway are kept only when the gateway still answers.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use reconcile::section::{Applied, Problem};
 use telemetry::chain;
 use tokio::time::Instant;
 
-use super::{Inner, State};
+use super::{Inner, State, Wish};
 use crate::{
     apply::{apply_database, apply_kernel, reaches},
     desired::Desired,
@@ -27,12 +27,12 @@ impl Inner {
     pub(super) async fn arm(
         &self,
         state: &State,
-        desired: &Desired,
+        desired: &Arc<Desired>,
         plan: &Plan,
         observed: &Observed,
     ) -> Option<Checkpoint> {
         let news = match &state.applied {
-            Some((applied, _)) => applied != desired,
+            Some(applied) => applied.desired != *desired,
             None => !plan.is_empty(),
         };
         let default = observed.kernel.routes.iter().find(|r| r.destination.1 == 0)?;
@@ -60,8 +60,11 @@ impl Inner {
         drift: bool,
     ) -> Result<(), Problem> {
         let failed = apply_kernel(&plan.kernel).await.err();
-        let wish = (state.desired.clone().unwrap_or_default(), Vec::new());
-        let after = self.observe(&wish.0).await?;
+        let wish = Wish {
+            desired: state.desired.clone().unwrap_or_default(),
+            ..Wish::default()
+        };
+        let after = self.observe(&wish.desired).await?;
         let left = self.plan(&wish, &after).kernel;
         let done = plan.kernel.iter().filter(|step| !left.contains(step));
         state.untold.extend(done.map(|step| Applied {
@@ -86,7 +89,7 @@ impl Inner {
         &self,
         state: &mut State,
         checkpoint: Checkpoint,
-        desired: &Desired,
+        desired: &Arc<Desired>,
     ) -> Result<(), Problem> {
         let until = Instant::now() + self.config.checkpoint;
         while Instant::now() < until {
@@ -113,7 +116,7 @@ impl Inner {
         desired: &Desired,
     ) -> Result<(), Problem> {
         let back = state.applied.clone().unwrap_or_default();
-        let observed = self.observe(&back.0).await?;
+        let observed = self.observe(&back.desired).await?;
         let plan = self.plan(&back, &observed);
         let mut snapshots = self.snapshots.clone();
         if !plan.steps.is_empty() {
@@ -122,13 +125,15 @@ impl Inner {
                 .map_err(|error| problem("ApplyFailed", chain(&error).to_string()))?;
         }
         let observed = self.observe(desired).await?;
-        let flows = self.flows(state, &back.0, &plan.attachments, &observed).await;
+        let flows = self
+            .flows(state, &back.desired, &plan.attachments, &observed)
+            .await;
         let steps = restore(&checkpoint.kernel, &observed.kernel);
         if !steps.is_empty() {
             let applied = apply_kernel(&steps).await;
             applied.map_err(|error| problem("ApplyFailed", chain(&error).to_string()))?;
         }
-        state.desired = Some(back.0);
+        state.desired = Some(back.desired);
         flows.into_iter().next().map_or(Ok(()), Err)
     }
 }

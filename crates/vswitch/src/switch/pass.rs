@@ -7,7 +7,7 @@ use reconcile::section::{Applied, Problem};
 use telemetry::chain;
 use tokio::time::Instant;
 
-use super::{Inner, State};
+use super::{Inner, State, Wish};
 use crate::{
     apply::{ApplyError, apply_database},
     desired::Desired,
@@ -34,10 +34,13 @@ impl Inner {
         problems
     }
 
-    async fn make(&self, state: &mut State, desired: &Desired) -> Result<Vec<Problem>, Problem> {
+    async fn make(&self, state: &mut State, desired: &Arc<Desired>) -> Result<Vec<Problem>, Problem> {
         let mut observed = self.observe(desired).await?;
         let requests = self.requests(state, &observed.database);
-        let wish = (desired.clone(), requests);
+        let wish = Wish {
+            desired: desired.clone(),
+            requests,
+        };
         let drift = state.applied.as_ref() == Some(&wish);
         let mut plan = self.plan(&wish, &observed);
         let checkpoint = self.arm(state, desired, &plan, &observed).await;
@@ -69,7 +72,7 @@ impl Inner {
         let mut problems = plan.problems.clone();
         problems.extend(device_problems(desired, &observed.database));
         problems.extend(self.flows(state, desired, &plan.attachments, &observed).await);
-        self.publish(desired, &observed.database);
+        self.publish(state, desired, &observed.database);
         let kernel = match plan.kernel.is_empty() {
             true => Ok(()),
             false => self.change_kernel(state, &plan, drift).await,
@@ -88,8 +91,13 @@ impl Inner {
         Ok(problems)
     }
 
-    pub(super) fn plan(&self, wish: &(Desired, Vec<PortRequest>), observed: &Observed) -> Plan {
-        plan(&wish.0, &wish.1, observed, &self.config.datapath_type)
+    pub(super) fn plan(&self, wish: &Wish, observed: &Observed) -> Plan {
+        plan(
+            &wish.desired,
+            &wish.requests,
+            observed,
+            &self.config.datapath_type,
+        )
     }
 
     pub(super) async fn observe(&self, desired: &Desired) -> Result<Observed, Problem> {
@@ -123,18 +131,18 @@ impl Inner {
 
     /// What the virtual machines ask for. Until they were heard, the ports that are there speak for them: a
     /// restart of the daemon must not take a running machine off the network.
-    fn requests(&self, state: &mut State, database: &Database) -> Vec<PortRequest> {
+    fn requests(&self, state: &mut State, database: &Database) -> Arc<Vec<PortRequest>> {
         let wished = self.ports.borrow().clone();
         state.requests_known |= self.ports.has_changed().unwrap_or(false) || !wished.is_empty();
         if state.requests_known {
-            return wished.as_ref().clone();
+            return wished;
         }
         let ports = database
             .bridges
             .values()
             .filter(|b| b.switch().is_some())
             .flat_map(|b| &b.ports);
-        ports
+        let requests = ports
             .filter(|(_, port)| port.role() == Some("vm"))
             .map(|(name, port)| {
                 let mark = |key| port.row.key("external_ids", key).unwrap_or_default().to_owned();
@@ -149,12 +157,18 @@ impl Inner {
                     owner: mark(MARK_OWNER),
                 }
             })
-            .collect()
+            .collect();
+        Arc::new(requests)
     }
 
     /// Tells which port groups there are: those whose bridge is there.
-    fn publish(&self, desired: &Desired, database: &Database) {
+    fn publish(&self, state: &mut State, desired: &Arc<Desired>, database: &Database) {
         let ours = |name: &str| database.bridges.get(name).is_some_and(|b| b.switch().is_some());
+        let there: Vec<bool> = desired.switches.iter().map(|s| ours(&s.bridge)).collect();
+        let published = Some((desired.clone(), there));
+        if state.published == published {
+            return;
+        }
         let groups: PortGroups = desired
             .switches
             .iter()
@@ -180,6 +194,7 @@ impl Inner {
             }
             changed
         });
+        state.published = published;
     }
 }
 

@@ -290,9 +290,14 @@ impl Process {
     }
 }
 
+/// Reconciles.
+pub(crate) async fn attempt(switch: &VSwitch, profile: &Value) -> SectionReport {
+    switch.reconcile(&Arc::new(profile.clone())).await
+}
+
 /// Reconciles; there must be no problems.
 pub(crate) async fn reconcile(switch: &VSwitch, profile: &Value) -> SectionReport {
-    let report = switch.reconcile(profile).await;
+    let report = attempt(switch, profile).await;
     assert_eq!(report.problems, []);
     report
 }
