@@ -8,14 +8,17 @@
 //! | [`Clock`] | where time comes from; tests set it |
 //! | [`Metrics`] | a registry handed down with a prefix |
 //! | [`chain`] | an error and its sources on one line |
-//! | [`init`] | the tracing subscriber of a process |
+//! | [`init`], [`init_kept`] | the tracing subscriber of a process |
+//! | [`LogRing`] | the last lines of the log, in memory |
 
 mod clock;
 mod errors;
 mod logs;
 mod metrics;
+mod ring;
 
 pub use clock::Clock;
 pub use errors::{Chain, chain};
-pub use logs::{Format, init};
+pub use logs::{Format, init, init_kept};
 pub use metrics::Metrics;
+pub use ring::{LogLine, LogRing, LogTail};
