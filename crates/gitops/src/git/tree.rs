@@ -43,8 +43,8 @@ struct State {
 
 /// An entry of a folder.
 #[derive(Clone)]
-struct Item {
-    name: String,
+pub(crate) struct Item {
+    pub(crate) name: String,
     mode: u32,
     id: String,
 }
@@ -203,7 +203,7 @@ const SUBMODULE: u32 = 0o160_000;
 
 /// Git's binary list of a folder: `mode SP name NUL id`, again and again. Names that could lead elsewhere
 /// are left out: no git makes them, only somebody who wants to harm does.
-fn parse(mut bytes: &[u8], raw: usize) -> Option<Vec<Item>> {
+pub(crate) fn parse(mut bytes: &[u8], raw: usize) -> Option<Vec<Item>> {
     let mut items = Vec::new();
     while !bytes.is_empty() {
         let space = bytes.iter().position(|b| *b == b' ')?;
