@@ -4,7 +4,10 @@ use super::{Db, Sql};
 use crate::{Error, args};
 
 /// The steps. C's tables are in steps of their own.
-const STEPS: &[&str] = &[include_str!("migrations/0001_fleet.sql")];
+const STEPS: &[&str] = &[
+    include_str!("migrations/0001_fleet.sql"),
+    include_str!("migrations/0002_steering.sql"),
+];
 
 pub(super) fn newest() -> i64 {
     i64::try_from(STEPS.len()).unwrap_or(i64::MAX)
