@@ -303,7 +303,6 @@ async fn a_layer_is_read_again_when_it_says_something_else_and_only_then() {
 
     lab.put("vswitch-config", &GOOD.replace("9000", "1600")).await;
     assert_eq!(lab.run().await, Outcome::Done);
-    assert!(!nothing_was_read_again(&lab.switches));
     assert_eq!(lab.switches.mtu(), 1600);
 
     lab.put("another", &GOOD.replace("9000", "1500")).await;
