@@ -49,6 +49,7 @@ pub mod ovs;
 pub mod process;
 pub mod serve;
 pub mod services;
+pub mod simulate;
 pub mod site;
 pub mod smoke;
 pub mod tool;
