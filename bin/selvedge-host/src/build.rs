@@ -1,6 +1,7 @@
 //! Puts the parts of the daemon together. Nothing else knows more than one of them.
 
 mod access;
+mod disk;
 mod network;
 mod site;
 mod upkeep;
@@ -11,7 +12,7 @@ use std::{
 
 use anyhow::Context;
 use apiserver::{
-    Api,
+    Api, Client,
     admission::{FileAudit, GitOwned},
     http::{Access, Listeners, Server, ServerOptions},
 };
@@ -96,7 +97,11 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Host> {
     };
 
     let mut tasks = JoinSet::new();
-    let forever = upkeep::run(parts.api.clone(), store);
+    let disk = disk::Disk::new(
+        Client::new(parts.api.clone(), "selvedge-host"),
+        parts.config.paths.state.clone(),
+    );
+    let forever = upkeep::run(parts.api.clone(), store, disk);
     tasks.spawn(stop.clone().run_until_cancelled_owned(forever).map_unit());
     let namespaces = parts.api.clone();
     let ending = async move { namespaces.run_namespaces().await };

@@ -1,4 +1,4 @@
-//! What is done now and then: the store and the heap kept small, the predefined classes there.
+//! What is done now and then: the store and the heap kept small, the disk looked at, the predefined classes there.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,6 +11,7 @@ use store::SqliteStore;
 use telemetry::chain;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::disk::Disk;
 use crate::heap;
 
 /// How often memory is given back: what a burst of work took should not stay.
@@ -20,7 +21,7 @@ const TRIM: Duration = Duration::from_secs(10);
 const TIDY: u32 = 6;
 
 /// Runs for ever; the first time at once.
-pub(super) async fn run(api: Api, store: Arc<SqliteStore>) {
+pub(super) async fn run(api: Api, store: Arc<SqliteStore>, mut disk: Disk) {
     let mut ticks = interval(TRIM);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for tick in (0..TIDY).cycle() {
@@ -31,6 +32,7 @@ pub(super) async fn run(api: Api, store: Arc<SqliteStore>) {
                 tracing::warn!(error = %chain(&error), "can't tidy the store");
             }
         }
+        disk.look().await;
         heap::trim();
     }
 }
