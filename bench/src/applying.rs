@@ -19,8 +19,9 @@ const MACHINES: usize = 50;
 const ROUNDS: usize = 5;
 /// How often the cheap ones are measured.
 const MANY: usize = 10;
-/// How long the daemon is left alone, how often, to see what it uses.
-const QUIET: (Duration, usize) = (Duration::from_secs(20), 3);
+/// How long the daemon is left alone, how often, to see what it uses: as long as it leaves Git alone, so that each time
+/// has its one look at Git. A shorter time would have one or none, by chance.
+const QUIET: (Duration, usize) = (Duration::from_secs(30), 3);
 
 pub(crate) fn measure(context: &Context, measured: &mut Vec<Measured>) -> Result<()> {
     let wants = |name: &str| context.wants("applying", name);

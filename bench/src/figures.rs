@@ -149,10 +149,10 @@ pub(crate) const GROUPS: &[Group] = &[
     },
     Group {
         name: "uplink",
-        about: "an active and a standby uplink, a packet each millisecond both ways",
+        about: "an active and a standby uplink, a packet each millisecond both ways, and a control",
         figures: &[worst(time(
             "uplink-loss",
-            "longest silence when the active uplink's link goes down",
+            "time without packets when the active uplink's link goes down",
             Some(150.0),
             "no signal: ESXi beacons 3 s (published), Open vSwitch LACP fast 2.8 s (measured)",
         ))],
