@@ -108,6 +108,14 @@ mod shared {
 }
 
 impl Record {
+    /// Nothing is being tried, and nothing was taken back.
+    fn settled(good: Option<Good>) -> Self {
+        Self {
+            good,
+            ..Self::default()
+        }
+    }
+
     /// A file that is not there, or that a power cut left unreadable, says nothing.
     fn read(file: &Path) -> Self {
         let mut record: Self = std::fs::read(file)
@@ -152,14 +160,7 @@ impl Checkpoint {
             };
         }
         if good.as_ref().is_some_and(|good| good.hash == desired.hash) {
-            self.write(
-                &record,
-                Record {
-                    good,
-                    ..Record::default()
-                },
-            )
-            .await;
+            self.write(&record, Record::settled(good)).await;
             return Enforcement {
                 results: enforce(sections, &desired.merged.profile).await,
                 quarantine: None,
@@ -192,14 +193,7 @@ impl Checkpoint {
             // would not bring the host back. The two halves of a change that comes in two layers are such.
             let refused = results.iter().any(|result| !result.report.problems.is_empty());
             if let (true, Some(good)) = (refused, good.clone()) {
-                self.write(
-                    &record,
-                    Record {
-                        good: Some(good),
-                        ..Record::default()
-                    },
-                )
-                .await;
+                self.write(&record, Record::settled(Some(good))).await;
                 return Enforcement {
                     results,
                     quarantine: None,
@@ -210,14 +204,7 @@ impl Checkpoint {
                 layers: parts(desired),
                 hash: desired.hash.clone(),
             };
-            self.write(
-                &record,
-                Record {
-                    good: Some(good),
-                    ..Record::default()
-                },
-            )
-            .await;
+            self.write(&record, Record::settled(Some(good))).await;
             return Enforcement {
                 results,
                 quarantine: None,
