@@ -20,7 +20,7 @@ use hyper::{Response, StatusCode, body::Bytes};
 use kinds::registry::Registry;
 use serde_json::json;
 use store::{SqliteStore, Store};
-use telemetry::{Clock, Metrics, chain};
+use telemetry::{Clock, LogRing, Metrics, chain};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -29,7 +29,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use vswitch::VSwitch;
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    orchestrator::{self, Seams},
+};
 
 /// Namespaces that are there from the start, whatever Git says.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "esx-system", "flux-system"];
@@ -58,7 +61,7 @@ pub(crate) struct Host {
 }
 
 /// Opens the store and the API's addresses, and starts the reconcilers.
-pub(crate) async fn build(config: Config) -> anyhow::Result<Host> {
+pub(crate) async fn build(config: Config, log: LogRing) -> anyhow::Result<Host> {
     for folder in [&config.paths.state, &config.paths.run, &config.paths.config] {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("can't make the folder {}", folder.display()))?;
@@ -109,10 +112,28 @@ pub(crate) async fn build(config: Config) -> anyhow::Result<Host> {
     let (ports_wanted, ports) = watch::channel(Arc::default());
     let (groups_known, groups) = watch::channel(Arc::default());
     // Before the network: it says which ports are in use, and the network would take away others.
+    let (seen_ports, seen_groups) = (ports.clone(), groups.clone());
     site::machines(&parts, &mut tasks, ports_wanted, groups)?;
     let switch = network::start(&parts, &mut tasks, ports, groups_known).await?;
-    server.route("/selvedge/v1/nics", Access::Admin, move |_| nics(switch.clone()));
-    site::git(&parts, &mut tasks).await?;
+    let shown = switch.clone();
+    server.route("/selvedge/v1/nics", Access::Viewer, move |_| nics(shown.clone()));
+    let git = site::git(&parts, &mut tasks).await?;
+    if let Some(named) = parts.config.orchestrator.clone() {
+        let seams = Seams {
+            tunnel: server.tunnel(),
+            assignments: git.assignments,
+            switch,
+            groups: seen_groups,
+            ports: seen_ports,
+            fetch: git.fetch,
+            kustomize: git.kustomize,
+            log,
+        };
+        let orchestrator = orchestrator::start(&parts, &mut tasks, &named, seams)?;
+        server.route("/selvedge/v1/orchestrator", Access::Viewer, move |_| {
+            orchestrator.clone().answer()
+        });
+    }
     Ok(Host {
         tasks,
         server,

@@ -18,6 +18,7 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) api: Api,
     pub(crate) source: Option<Source>,
+    pub(crate) orchestrator: Option<Orchestrator>,
     #[serde(default)]
     pub(crate) network: Network,
     #[serde(default)]
@@ -34,6 +35,9 @@ pub(crate) struct Config {
 pub(crate) struct Host {
     /// A DNS label.
     pub(crate) name: String,
+    /// For machines whose firmware has none, or a wrong one.
+    pub(crate) serial: Option<String>,
+    pub(crate) uuid: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -94,6 +98,60 @@ pub(crate) struct Source {
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) identity_file: Option<PathBuf>,
     pub(crate) known_hosts_file: Option<PathBuf>,
+}
+
+/// The orchestrator, if there is one. Everything works without.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Orchestrator {
+    /// `https://orchestrator.example:8443`
+    pub(crate) url: String,
+    /// The authority of the orchestrator's certificate, in place of the system's.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// The key that lets the host in at once. Used up by the first enrolment.
+    pub(crate) activation_key: Option<String>,
+    pub(crate) activation_key_file: Option<PathBuf>,
+    /// The tenant to ask when neither a key nor the machine's numbers say whose it is.
+    pub(crate) tenant: Option<String>,
+    /// An HTTP proxy; else `HTTPS_PROXY` counts.
+    pub(crate) proxy: Option<String>,
+}
+
+impl std::fmt::Debug for Orchestrator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Orchestrator")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Orchestrator {
+    fn check(&self) -> anyhow::Result<()> {
+        let rest = self.url.strip_prefix("https://").unwrap_or_default();
+        let address = rest.trim_end_matches('/');
+        if address.is_empty() || address.contains(['/', '@', '?', '#', ' ']) {
+            bail!(
+                "orchestrator.url: {:?} is not like https://orchestrator.example:8443",
+                self.url
+            );
+        }
+        if self.activation_key.is_some() && self.activation_key_file.is_some() {
+            bail!("orchestrator: give at most one of activation_key and activation_key_file");
+        }
+        Ok(())
+    }
+
+    /// The activation key, if one was given.
+    pub(crate) fn key(&self) -> anyhow::Result<Option<String>> {
+        let text = match (&self.activation_key, &self.activation_key_file) {
+            (Some(key), _) => key.clone(),
+            (None, Some(file)) => std::fs::read_to_string(file).with_context(|| {
+                format!("orchestrator.activation_key_file: can't read {}", file.display())
+            })?,
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(text.trim().to_owned()).filter(|key| !key.is_empty()))
+    }
 }
 
 fn here() -> String {
@@ -234,6 +292,9 @@ impl Config {
                 bail!("source.path: {:?} leaves the repository", source.path);
             }
         }
+        if let Some(orchestrator) = &self.orchestrator {
+            orchestrator.check()?;
+        }
         for library in &self.images.libraries {
             image::Library::parse(library).context("images.libraries")?;
         }
@@ -251,7 +312,13 @@ impl Config {
                 ("source.known_hosts_file", &source.known_hosts_file),
             ]
         });
-        for (key, file) in of_source.chain([("images.ca_file", &self.images.ca_file)]) {
+        // The activation key is not looked for: it may be gone once it was used.
+        let of_orchestrator = self
+            .orchestrator
+            .iter()
+            .map(|orchestrator| ("orchestrator.ca_file", &orchestrator.ca_file));
+        let others = [("images.ca_file", &self.images.ca_file)];
+        for (key, file) in of_source.chain(of_orchestrator).chain(others) {
             if let Some(file) = file {
                 std::fs::File::open(file).with_context(|| format!("{key}: can't read {}", file.display()))?;
             }
@@ -327,6 +394,18 @@ mod tests {
             (
                 "[host]\nname = \"h\"\n[source]\nurl = \"https://u/r\"\npath = \"../other\"\n",
                 "source.path",
+            ),
+            (
+                "[host]\nname = \"h\"\n[orchestrator]\nurl = \"http://o:8443\"\n",
+                "orchestrator.url",
+            ),
+            (
+                "[host]\nname = \"h\"\n[orchestrator]\nurl = \"https://o/api\"\n",
+                "orchestrator.url",
+            ),
+            (
+                "[host]\nname = \"h\"\n[orchestrator]\nurl = \"https://o\"\nactivation_key = \"a\"\nactivation_key_file = \"b\"\n",
+                "at most one",
             ),
             (
                 "[host]\nname = \"h\"\n[images]\nlibraries = [\"golden\"]\n",

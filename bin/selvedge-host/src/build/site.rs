@@ -14,7 +14,7 @@ use kinds::{
     flux::GitRef,
     network::{PortGroups, PortRequest},
 };
-use reconcile::queue;
+use reconcile::{Signal, queue};
 use telemetry::chain;
 use tokio::{
     sync::watch,
@@ -26,6 +26,7 @@ use vm::{Vms, accelerator::Choice, qemu::Installation};
 use super::Parts;
 use crate::{
     config::{Config, Source},
+    orchestrator::assignment::Assignments,
     webhook,
 };
 
@@ -112,8 +113,18 @@ fn cache(parts: &Parts) -> anyhow::Result<Cache> {
     .context("can't open the image cache")
 }
 
+/// What others need of the reconcilers of Git.
+pub(super) struct Git {
+    /// Wakes the reconciler of GitRepositories.
+    pub(super) fetch: Signal,
+    /// Wakes the reconciler of Kustomizations.
+    pub(super) kustomize: Signal,
+    /// The host's own source.
+    pub(super) assignments: Arc<Assignments>,
+}
+
 /// Makes the host's own source and starts the reconcilers of Git, and the webhook.
-pub(super) async fn git(parts: &Parts, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
+pub(super) async fn git(parts: &Parts, tasks: &mut JoinSet<()>) -> anyhow::Result<Git> {
     let paths = &parts.config.paths;
     let client = Client::new(parts.api.clone(), gitops::MANAGER);
     let config = gitops::Config::new(&paths.state, &paths.run);
@@ -133,14 +144,12 @@ pub(super) async fn git(parts: &Parts, tasks: &mut JoinSet<()>) -> anyhow::Resul
         config,
         artifacts,
         clock,
-        kustomize,
+        kustomize.clone(),
     ));
-    if let Some(source) = &parts.config.source {
-        let source = bootstrap_source(source)?;
-        gitops::bootstrap(&client, &source)
-            .await
-            .context("can't record the host's own source")?;
-    }
+    let own = parts.config.source.as_ref().map(bootstrap_source).transpose()?;
+    let linked = parts.config.orchestrator.is_some();
+    let assignments = Assignments::open(&paths.state, client, kustomize.clone(), own, linked);
+    assignments.enforce().await?;
     tasks.spawn(
         repositories
             .driver(fetch_queue, &parts.metrics)
@@ -158,12 +167,16 @@ pub(super) async fn git(parts: &Parts, tasks: &mut JoinSet<()>) -> anyhow::Resul
     );
     if let Some(hook) = &parts.config.webhook {
         let listener = webhook::bind(hook.listen).await?;
-        let stop = parts.stop.clone();
+        let (stop, fetch) = (parts.stop.clone(), fetch.clone());
         tasks.spawn(async move {
             stop.run_until_cancelled(webhook::serve(listener, fetch)).await;
         });
     }
-    Ok(())
+    Ok(Git {
+        fetch,
+        kustomize,
+        assignments: Arc::new(assignments),
+    })
 }
 
 fn bootstrap_source(source: &Source) -> anyhow::Result<BootstrapSource> {
@@ -203,6 +216,7 @@ fn bootstrap_source(source: &Source) -> anyhow::Result<BootstrapSource> {
         path: source.path.clone(),
         interval: source.interval.clone(),
         secret,
+        ..BootstrapSource::default()
     })
 }
 
