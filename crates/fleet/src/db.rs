@@ -41,6 +41,7 @@ use crate::Error;
 use crate::log::Log;
 use crate::model::Time;
 pub use value::{Row, Sql, Value};
+pub(crate) use value::is_unique;
 
 /// How often a transaction is tried when it collides.
 const TRIES: u32 = 8;
@@ -169,6 +170,11 @@ impl Db {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Wakes those who wait for changes: another process committed some.
+    pub(crate) fn poke(&self) {
+        self.changed.send_modify(|n| *n = n.wrapping_add(1));
     }
 
     /// Wakes when this process committed something to the change log.

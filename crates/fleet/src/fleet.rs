@@ -1,6 +1,9 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use identity::ca::Authority;
 use identity::seal::{Binding, MasterKeys};
 use telemetry::Clock;
 use tokio::sync::Semaphore;
@@ -64,16 +67,25 @@ impl Default for PasswordCost {
 }
 
 /// The fleet. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Fleet(pub(crate) Arc<Inner>);
 
-#[derive(Debug)]
+impl std::fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Fleet").field(&self.0.db).finish()
+    }
+}
+
 pub(crate) struct Inner {
     pub(crate) db: Db,
     pub(crate) keys: MasterKeys,
     pub(crate) options: Options,
     /// Password checks at a time: each takes memory and a core.
     pub(crate) hashing: Semaphore,
+    /// Authorities that were needed, by tenant.
+    pub(crate) authorities: ArcSwap<HashMap<String, Arc<Authority>>>,
+    pub(crate) seen: crate::nodes::Seen,
+    pub(crate) hub: crate::changes::Hub,
 }
 
 impl Fleet {
@@ -91,6 +103,9 @@ impl Fleet {
             keys,
             options,
             hashing: Semaphore::new(2),
+            authorities: ArcSwap::default(),
+            seen: crate::nodes::Seen::default(),
+            hub: crate::changes::Hub::default(),
         }))
     }
 

@@ -95,6 +95,8 @@ impl Op {
 pub(crate) struct Log {
     audit: Vec<Line>,
     changes: Vec<Row>,
+    /// The same, for looking up.
+    told: std::collections::HashSet<Row>,
 }
 
 #[derive(Debug)]
@@ -109,7 +111,7 @@ struct Line {
     after: Option<Json>,
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Row {
     tenant: String,
     kind: Kind,
@@ -165,7 +167,7 @@ impl Tx<'_> {
             site: site.map(str::to_owned),
         };
         // One transaction tells of an object once.
-        if !self.log.changes.contains(&row) {
+        if self.log.told.insert(row.clone()) {
             self.log.changes.push(row);
         }
     }

@@ -5,10 +5,12 @@
 
 mod fleet;
 mod people;
+mod specs;
 mod steering;
 mod time;
 
 pub use fleet::*;
 pub use people::*;
+pub use specs::*;
 pub use steering::*;
 pub use time::Time;

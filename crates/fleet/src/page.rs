@@ -217,3 +217,9 @@ fn pattern(word: &str) -> String {
     out.push('%');
     out
 }
+
+/// Counts the rows of a filter (`FROM … WHERE …`).
+pub(crate) async fn count(db: &crate::db::Db, filter: &Sql) -> Result<i64, Error> {
+    let rows = db.query(filter.select("COUNT(*)")).await?;
+    Ok(rows.first().map_or(0, |row| row.int(0)))
+}

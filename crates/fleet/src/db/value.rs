@@ -217,6 +217,19 @@ impl Sql {
         self.push(")")
     }
 
+    /// The same filter (`FROM … WHERE …`) with columns before it.
+    #[must_use]
+    pub fn select(&self, columns: &str) -> Self {
+        let rest = match &self.text {
+            Text::Fixed(text) => text,
+            Text::Made(text) => text.as_str(),
+        };
+        Self {
+            text: Text::Made(format!("SELECT {columns} {rest}")),
+            args: self.args.clone(),
+        }
+    }
+
     /// How many arguments it has.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -5,9 +5,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Time;
+use crate::rollout::Rules;
+pub use crate::rollout::{Gate, Turn, Wave, Window};
 
 /// How a new commit reaches the sites that name this policy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Policy {
     /// Id.
@@ -16,9 +18,20 @@ pub struct Policy {
     pub name: String,
     /// Waves, window, gate and failure budget.
     #[serde(flatten)]
-    pub rules: crate::rollout::Rules,
+    pub rules: Rules,
     /// Rises with each change.
     pub generation: i64,
+}
+
+/// What makes a policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicySpec {
+    /// A DNS label, unique in the tenant.
+    pub name: String,
+    /// Waves, window, gate and failure budget.
+    #[serde(flatten)]
+    pub rules: Rules,
 }
 
 /// A commit on its way to the sites of a policy.
@@ -51,6 +64,22 @@ pub struct Rollout {
     pub created_by: String,
     /// Rises with each change.
     pub generation: i64,
+}
+
+/// A site in a rollout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutSite {
+    /// Name of the site.
+    pub site: String,
+    /// Name of its wave.
+    pub wave: String,
+    /// `waiting`, `told`, `succeeded`, `failed`, `reverting`, `reverted`, `left`; `pending` while it can't be reached.
+    pub state: String,
+    /// Why it failed.
+    pub reason: String,
+    /// Since when.
+    pub at: Time,
 }
 
 /// How far a rollout is.
@@ -168,10 +197,11 @@ pub struct Plan {
 }
 
 /// How far a planning is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum PlanState {
     /// Going on.
+    #[default]
     Running,
     /// Ready.
     Done,
@@ -187,6 +217,8 @@ pub struct PlanTotals {
     pub sites: i64,
     /// Sites that would change.
     pub changed: i64,
+    /// Sites that can't take the commit.
+    pub blocked: i64,
     /// Sites by impact.
     pub impact: ImpactCount,
     /// Objects by action.
@@ -217,9 +249,26 @@ pub struct ActionCount {
     pub delete: i64,
 }
 
+/// A plan to make.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct PlanSpec {
+    /// Name of the repository.
+    pub repository: String,
+    /// A branch or tag; or
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// a commit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// For the sites that follow this branch; the repository's own if it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+}
+
 /// What a commit would change at one site.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
 pub struct SitePlan {
     /// Name of the site.
     pub site: String,
@@ -227,8 +276,14 @@ pub struct SitePlan {
     pub impact: String,
     /// Objects that change.
     pub objects: Vec<ObjectPlan>,
-    /// Why it can't be planned.
+    /// Why it can't be planned, or can't take the commit.
     pub errors: Vec<String>,
+    /// What the answer rests on, where that is not what was reported, and what is worth knowing.
+    pub notes: Vec<String>,
+    /// All its objects that change, counted.
+    pub count: ActionCount,
+    /// How many of them are not listed, because there are too many.
+    pub more: i64,
 }
 
 /// What a commit would change in one object.
@@ -247,6 +302,9 @@ pub struct ObjectPlan {
     pub impact: String,
     /// Fields that change.
     pub fields: Vec<FieldPlan>,
+    /// How many more change than are listed.
+    #[serde(default)]
+    pub more_fields: i64,
 }
 
 /// A field that changes.

@@ -378,9 +378,7 @@ CREATE TABLE enrolment (
 );
 CREATE UNIQUE INDEX enrolment_key ON enrolment (tenant, key_hash);
 CREATE INDEX enrolment_host ON enrolment (tenant, host);
-
--- Nonces that were used, until they would be refused for their age anyway.
-CREATE TABLE nonce (value STRING NOT NULL PRIMARY KEY, time BIGINT NOT NULL);
+CREATE INDEX enrolment_any ON enrolment (key_hash);
 
 CREATE TABLE change (
   seq BIGINT NOT NULL PRIMARY KEY,

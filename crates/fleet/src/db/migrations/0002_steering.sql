@@ -150,3 +150,6 @@ CREATE TABLE vm (
   PRIMARY KEY (tenant, host, namespace, name)
 ) CLUSTERED;
 CREATE INDEX vm_name ON vm (tenant, name, host);
+
+-- Milliseconds that a host's clock was ahead of ours when it last reported.
+ALTER TABLE host ADD COLUMN skew BIGINT NOT NULL DEFAULT 0;
