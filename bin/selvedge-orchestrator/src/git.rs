@@ -8,6 +8,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod remote;
+pub(crate) mod serve;
 
 use std::{
     ffi::OsString,
@@ -108,6 +109,13 @@ impl Store {
     /// Makes an empty hosted repository, unless it is there.
     pub(crate) async fn create(&self, tenant: &str, repository: &str, branch: &str) -> Result<(), GitError> {
         init(&self.hosted(tenant, repository), branch).await
+    }
+
+    /// Removes what is kept of a tenant.
+    pub(crate) async fn remove_tenant(&self, tenant: &str) {
+        for folder in ["git", "cache"] {
+            let _ = tokio::fs::remove_dir_all(self.data.join(folder).join(id(tenant))).await;
+        }
     }
 
     /// Removes what is kept of a repository.

@@ -9,12 +9,57 @@ use std::{
 };
 
 use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac};
-use axum::http::HeaderMap;
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, State},
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
+
+use crate::{app::Shared, http::problem::Problem};
 
 /// Hooks carry a list of commits: more than this is not one.
 pub(crate) const LIMIT: usize = 2 << 20;
 /// Deliveries that are remembered, to do each once.
 const REMEMBERED: usize = 4_096;
+
+/// The route.
+pub(crate) fn router() -> Router<Shared> {
+    Router::new()
+        .route("/hooks/{tenant}/{repository}/{secret}", post(receive))
+        .layer(DefaultBodyLimit::max(LIMIT))
+}
+
+async fn receive(
+    State(app): State<Shared>,
+    Path((tenant, repository, secret)): Path<(String, String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Problem> {
+    let found = app
+        .fleet
+        .repositories()
+        .by_webhook(&tenant, &repository, &secret)
+        .await?;
+    let Some((tenant, repository)) = found else {
+        return Err(Problem::not_found());
+    };
+    match judge(&headers, &body, &secret) {
+        Verdict::Forged => Err(Problem::forbidden("the hook's signature is not right")),
+        Verdict::Nothing => Ok(StatusCode::NO_CONTENT),
+        Verdict::Push => {
+            let again = delivery(&headers).is_some_and(|mark| !app.seen.first(format!("{}/{mark}", repository.id)));
+            if !again {
+                app.counters.hooks.inc();
+                tokio::spawn(async move {
+                    crate::tasks::poll::pushed(&app, &tenant, &repository.id).await;
+                });
+            }
+            Ok(StatusCode::ACCEPTED)
+        }
+    }
+}
 
 /// What became of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -108,6 +108,11 @@ impl Provider {
         rest.split('/').next().unwrap_or(rest)
     }
 
+    /// Its name for itself.
+    pub(crate) fn issuer(&self) -> &str {
+        self.config.issuer.trim_end_matches('/')
+    }
+
     /// The tenant whose people it knows.
     pub(crate) fn tenant(&self) -> &str {
         &self.config.tenant

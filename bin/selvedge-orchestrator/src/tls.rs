@@ -20,15 +20,16 @@ use rustls::{
     ServerConfig,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{ClientHello, ResolvesServerCert, danger::ClientCertVerifier},
+    server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
+use identity::verify::ClientVerifier;
 use telemetry::Clock;
 
 use crate::config::Config;
 
 /// ALPN of a host's link.
-pub(crate) const LINK: &[u8] = b"selvedge-link/1";
+pub(crate) use link::tls::PROTOCOL as LINK;
 /// ALPN of the hop between orchestrator processes.
 pub(crate) const PEER: &[u8] = b"selvedge-peer/1";
 
@@ -159,32 +160,28 @@ impl Configs {
     /// Puts them together. `hosts` says which client certificates a link may have.
     pub(crate) fn new(
         certificates: Arc<Certificates>,
-        hosts: Arc<dyn ClientCertVerifier>,
+        hosts: &ClientVerifier,
+        clock: &Clock,
     ) -> anyhow::Result<Self> {
         let builder = || {
-            ServerConfig::builder_with_provider(provider())
-                .with_safe_default_protocol_versions()
-                .context("the TLS library refuses its own versions")
+            anyhow::Ok(
+                ServerConfig::builder_with_provider(provider())
+                    .with_safe_default_protocol_versions()
+                    .context("the TLS library refuses its own versions")?
+                    .with_no_client_auth()
+                    .with_cert_resolver(certificates.clone()),
+            )
         };
-        let mut link = builder()?
-            .with_client_cert_verifier(hosts)
-            .with_cert_resolver(certificates.clone());
-        link.alpn_protocols = vec![LINK.to_vec()];
-        // A resumed session would skip the look at the certificate, and a revoked host must not come back by it.
-        link.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-        link.send_tls13_tickets = 0;
-        let mut peer = builder()?
-            .with_no_client_auth()
-            .with_cert_resolver(certificates.clone());
+        let mut peer = builder()?;
         peer.alpn_protocols = vec![PEER.to_vec()];
         peer.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         peer.send_tls13_tickets = 0;
-        let mut web = builder()?
-            .with_no_client_auth()
-            .with_cert_resolver(certificates);
+        let mut web = builder()?;
         web.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let link = link::tls::server_config(certificates.clone(), hosts, clock)
+            .context("the TLS library refuses the link's configuration")?;
         Ok(Self {
-            link: Arc::new(link),
+            link,
             peer: Arc::new(peer),
             web: Arc::new(web),
         })

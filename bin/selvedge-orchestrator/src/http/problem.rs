@@ -96,6 +96,11 @@ impl Problem {
         )
     }
 
+    /// Names the field that is wrong or missing.
+    pub(crate) fn field(&mut self, field: &str) {
+        self.field = Some(field.to_owned());
+    }
+
     /// What to do next.
     #[must_use]
     pub(crate) fn next(mut self, next: impl Into<String>) -> Self {

@@ -1,0 +1,107 @@
+//! What goes on in the background, in every process or in the one that leads.
+//!
+//! | task | where | when |
+//! |---|---|---|
+//! | serving certificate: read again, or renewed | every process | each 30 s |
+//! | this process's own beat | every process | each 5 s |
+//! | authorities and revocations | every process | on changes, and each minute |
+//! | assignments to hosts | every process, for its own hosts | on changes |
+//! | look at repositories | the leader | each `repositories.poll` |
+//! | forget what is old | the leader | each 10 min |
+//! | rollouts, alerts | the leader (they hold their own lease) | on changes |
+
+pub(crate) mod poll;
+
+use std::{future::Future, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::task::TaskTracker;
+
+use crate::{app::Shared, links, tls};
+
+const BEAT: Duration = Duration::from_secs(5);
+const TRUST: Duration = Duration::from_secs(60);
+const FORGET: Duration = Duration::from_secs(600);
+/// How long a leader leads after its last word.
+pub(crate) const TERM: Duration = Duration::from_secs(20);
+
+/// Starts them; each ends when the process shall.
+pub(crate) fn start(app: &Shared, tasks: &TaskTracker) {
+    let spawn = |name: &'static str, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let stop = app.stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = task => tracing::error!(name, "a background task ended"),
+            }
+        });
+    };
+    let each = |name: &'static str, period: Duration, work: Work| {
+        let app = app.clone();
+        spawn(name, Box::pin(async move {
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                if let Err(error) = work(app.clone()).await {
+                    tracing::warn!(task = name, error = %format!("{error:#}"), "a background task failed; it is tried again");
+                }
+            }
+        }));
+    };
+    each("certificate", tls::LOOK, |app| {
+        Box::pin(async move {
+            if app.certificates.look()? {
+                tracing::info!("the serving certificate was renewed");
+            }
+            Ok(())
+        })
+    });
+    each("beat", BEAT, |app| {
+        Box::pin(async move {
+            let peer = app.config.server.peer.clone().unwrap_or_default();
+            Ok(app.fleet.nodes().beat(&app.node, &peer).await?)
+        })
+    });
+    each("trust", TRUST, |app| {
+        Box::pin(async move { Ok(links::trust::refresh(&app).await?) })
+    });
+    each("repositories", app.config.repositories.poll, |app| {
+        Box::pin(async move { poll::all(&app).await })
+    });
+    each("forget", FORGET, |app| Box::pin(async move { forget(&app).await }));
+    each("alone", BEAT, |app| {
+        Box::pin(async move {
+            if leads(&app).await? {
+                app.fleet.nodes().reap(&app.node, TERM).await?;
+                app.fleet.sweep().await?;
+            }
+            Ok(())
+        })
+    });
+    let fleet = app.fleet.clone();
+    spawn("listen", Box::pin(async move {
+        fleet.changes().listen().await;
+        // On SQLite there is nobody to hear of.
+        std::future::pending::<()>().await;
+    }));
+    spawn("tell", Box::pin(links::tell::run(app.clone())));
+    let driver = fleet::rollout::Driver::new(app.fleet.clone(), &app.node);
+    spawn("rollouts", Box::pin(driver.run()));
+}
+
+type Work = fn(Shared) -> std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+
+/// Whether this process leads.
+pub(crate) async fn leads(app: &Shared) -> Result<bool, fleet::Error> {
+    app.fleet.nodes().lead("server", &app.node, TERM).await
+}
+
+async fn forget(app: &Shared) -> anyhow::Result<()> {
+    if leads(app).await? {
+        app.fleet.usage().condense().await?;
+        app.fleet.changes().prune().await?;
+        app.fleet.people().forget_tries().await?;
+    }
+    Ok(())
+}
