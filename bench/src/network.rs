@@ -85,7 +85,7 @@ fn unchanged(host: &Host) -> Result<Measured> {
         "port-groups-unchanged",
         times,
         format!(
-            "{GROUPS} port groups; the whole run: layers read and merged, the switch compared, nothing written"
+            "{GROUPS} port groups; the whole run: layers listed, the switch compared with them, nothing written"
         ),
     ))
 }

@@ -35,7 +35,7 @@ use self::{
 use crate::{
     Context,
     host::{CONFIGURATIONS, Host, PATIENCE},
-    measured::{Measured, milliseconds},
+    measured::{Measured, milliseconds, percentile},
     network::configuration,
 };
 
@@ -107,9 +107,11 @@ pub(crate) fn measure(context: &Context, measured: &mut Vec<Measured>) -> Result
         late = late.max(worst.late);
         control = control.worse(other);
     }
+    lost.sort();
     let note = format!(
-        "packets that never came, the more of both directions; those that came took at most {:.0} ms. The control, over \
-         the other uplink at the same time: at most {control} in any round",
+        "packets that never came, the more of both directions; median {:.0} ms; those that came took at most {:.0} ms. \
+         The control, over the other uplink at the same time: at most {control} in any round",
+        milliseconds(&percentile(&lost, 50)),
         milliseconds(&late),
     );
     measured.push(Measured::times("uplink-loss", &lost, note));

@@ -27,6 +27,9 @@
 //! A change of the profile is made under a checkpoint if the daemon gives a [`Connectivity`] ([`GitServers`] is one):
 //! what could be reached before must be reachable after, or the old configuration comes back.
 //!
+//! Layers are read and merged again only when one of them came, went or asks for something else; most runs are about the
+//! host. What is true on the host the sections look at every time.
+//!
 //! One task runs it: the reconciler [`HostConfig`] with the one key `host`, on the driver in [`reconcile`]. It should
 //! run when any HostConfiguration changes, and when a section's own listeners see that the system has changed.
 

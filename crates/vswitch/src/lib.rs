@@ -20,7 +20,8 @@
 //! | flows | `ovs-ofctl monitor` for each bridge | somebody ran `ovs-ofctl` |
 //! | port requests | `watch` channel | virtual machines come and go |
 //!
-//! A pass takes the last good profile and the port requests, reads everything, plans, and carries the plan out.
+//! A pass takes the last good profile and the port requests, reads everything that is true now, plans, and carries the
+//! plan out. Only what the profile says is remembered: it is read again when the profile or the host's NICs change.
 //! It never retries inside: the next event, or `hostconfig`'s next call, is the retry. What it changed without
 //! being asked is drift; it is told in the next report, for which the reconciler is signalled.
 //!
