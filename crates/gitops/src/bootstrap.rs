@@ -62,7 +62,12 @@ pub struct BootstrapSource {
     /// What is known of the host: variables too, but if there are no others nothing is substituted, so that the scripts
     /// of a site that uses no variables stay as they are. Variables of the site win.
     pub facts: BTreeMap<String, String>,
+    /// Set: nothing is fetched, for this reason (a sentence's end, after "nothing is fetched: ").
+    pub suspended: Option<String>,
 }
+
+/// Annotation: why nothing is fetched.
+pub(crate) const SUSPENDED: &str = "selvedge.dev/suspended";
 
 /// Whether a name can be that of a variable.
 #[must_use]
@@ -81,6 +86,15 @@ pub fn check_url(address: &str) -> Result<(), String> {
         Err(error) => error.message,
     };
     Err(error.strip_prefix("spec.url: ").unwrap_or(&error).to_owned())
+}
+
+/// Whether two addresses are of one repository, however they are written.
+#[must_use]
+pub fn same_repository(one: &str, other: &str) -> bool {
+    match (Url::parse(one), Url::parse(other)) {
+        (Ok(one), Ok(other)) => one.address == other.address,
+        _ => one == other,
+    }
 }
 
 /// Makes the GitRepository, the Kustomization and, if there is something secret, the Secret; again at each
@@ -149,8 +163,13 @@ pub async fn bootstrap(client: &Client, source: &BootstrapSource) -> Result<bool
     if !source.secret.is_empty() {
         spec["secretRef"] = json!({"name": NAME});
     }
+    let mut about = metadata(NAME);
+    if let Some(why) = &source.suspended {
+        spec["suspend"] = true.into();
+        about["annotations"][SUSPENDED] = why.as_str().into();
+    }
     objects.push(json!({
-        "apiVersion": source::gvr().api_version(), "kind": "GitRepository", "metadata": metadata(NAME), "spec": spec,
+        "apiVersion": source::gvr().api_version(), "kind": "GitRepository", "metadata": about, "spec": spec,
     }));
     let mut spec = json!({
         "interval": interval,
@@ -192,7 +211,8 @@ pub async fn suspend(client: &Client) -> Result<bool, Status> {
         "metadata": {
             "name": NAME, "namespace": NAMESPACE, "labels": field("/metadata/labels"),
             "annotations": {SOURCE_PATH: field("/metadata/annotations")[SOURCE_PATH],
-                "kustomize.toolkit.fluxcd.io/prune": "disabled"},
+                "kustomize.toolkit.fluxcd.io/prune": "disabled",
+                SUSPENDED: "neither host.toml nor an orchestrator names a source for this host any more"},
         },
     });
     client.apply(&object, true, false).await?;

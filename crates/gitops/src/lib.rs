@@ -73,7 +73,8 @@ mod unsupported;
 
 pub use artifacts::{Artifact, Artifacts};
 pub use bootstrap::{
-    BootstrapSource, NAME, NAMESPACE, Origin, VARIABLES, bootstrap, check_url, is_variable, suspend,
+    BootstrapSource, NAME, NAMESPACE, Origin, VARIABLES, bootstrap, check_url, is_variable, same_repository,
+    suspend,
 };
 pub use config::Config;
 pub use engine::Engine;

@@ -15,6 +15,7 @@ use telemetry::{Clock, Metrics};
 
 use crate::{
     artifacts::{Artifact, Artifacts},
+    bootstrap::SUSPENDED,
     config::Config,
     git::{
         Class, Git, GitError,
@@ -296,12 +297,8 @@ impl GitRepositories {
         let mut status: GitRepositoryStatus = repository.status.clone();
         let generation = repository.metadata.generation;
         status.observed_generation = generation;
-        let own = object::namespace(object) == crate::NAMESPACE && object::name(object) == crate::NAME;
-        let why = if own {
-            "nothing is fetched: neither host.toml nor an orchestrator names a source for this host any more"
-        } else {
-            "nothing is fetched: spec.suspend is set"
-        };
+        let why = object::annotation(object, SUSPENDED).unwrap_or("spec.suspend is set");
+        let why = format!("nothing is fetched: {why}");
         let ready = match self.artifacts.get(&Key::of(object)) {
             Some(artifact) => Condition::yes(
                 "Ready",

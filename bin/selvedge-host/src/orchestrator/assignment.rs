@@ -18,10 +18,11 @@ use std::{
 use anyhow::{Context, bail};
 use apiserver::Client;
 use gitops::{BootstrapSource, Origin};
-use kinds::flux::GitRef;
+use kinds::{flux::GitRef, gvr};
 use link::message::{Assignment, Source, Target};
 use reconcile::{Key, Signal};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::files;
@@ -180,11 +181,36 @@ impl Assignments {
         }
     }
 
+    /// The commit of a repository that is here now, if one is.
+    async fn here(&self, source: &Source) -> anyhow::Result<Option<String>> {
+        let found = self
+            .client
+            .get(&gvr::git_repositories(), gitops::NAMESPACE, gitops::NAME)
+            .await
+            .context("can't read the host's own source")?
+            .unwrap_or_default();
+        let text = |pointer: &str| found.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let pinned = text("/spec/ref/commit");
+        let fetched = text("/status/artifact/revision");
+        let commit = fetched.rsplit_once(':').map_or(pinned, |(_, commit)| commit);
+        let same = gitops::same_repository(text("/spec/url"), &source.url);
+        Ok(Some(commit.to_owned()).filter(|commit| same && !commit.is_empty()))
+    }
+
     async fn make(&self, kept: Option<&Kept>) -> anyhow::Result<()> {
         let assignment = kept.map(|kept| &kept.assignment);
         let mut source = match (&self.own, assignment.and_then(|a| Some((a, a.source.as_ref()?)))) {
             (Some(own), _) => own.clone(),
-            (None, Some((assignment, source))) => bootstrap_source(source, &assignment.target),
+            (None, Some((assignment, source))) => {
+                let mut wanted = bootstrap_source(source, &assignment.target);
+                if is_unapproved(&assignment.target) {
+                    wanted.reference.commit = self.here(source).await?;
+                    if wanted.reference.commit.is_none() {
+                        wanted.suspended = Some("no commit is approved for this site yet".into());
+                    }
+                }
+                wanted
+            }
             (None, None) => {
                 if gitops::suspend(&self.client)
                     .await
@@ -249,13 +275,20 @@ fn check(assignment: &Assignment) -> anyhow::Result<()> {
     if source.path.split('/').any(|part| part == "..") {
         bail!("source.path: {:?} leaves the repository", source.path);
     }
-    if let Target::Pinned { commit } = &assignment.target {
+    if let Target::Pinned { commit } = &assignment.target
+        && !commit.is_empty()
+    {
         let whole = matches!(commit.len(), 40 | 64) && commit.bytes().all(|b| b.is_ascii_hexdigit());
         if !whole {
             bail!("target.commit: {commit:?} is no whole commit hash");
         }
     }
     Ok(())
+}
+
+/// Whether a rollout policy holds the host and has approved nothing yet: it stays where it is.
+fn is_unapproved(target: &Target) -> bool {
+    matches!(target, Target::Pinned { commit } if commit.is_empty())
 }
 
 /// The source as gitops takes it. A pinned host has the commit and nothing else to go by: a push moves it nowhere,
@@ -277,7 +310,7 @@ fn bootstrap_source(source: &Source, target: &Target) -> BootstrapSource {
     });
     let branch = Some(source.branch.clone()).filter(|branch| !branch.is_empty());
     let commit = match target {
-        Target::Pinned { commit } => Some(commit.clone()),
+        Target::Pinned { commit } => Some(commit.clone()).filter(|commit| !commit.is_empty()),
         Target::Follow => None,
     };
     BootstrapSource {

@@ -202,3 +202,38 @@ fn a_damaged_file_counts_as_none() {
     std::fs::write(&file, b"{\"hostId\": \"x\", \"gener").unwrap();
     assert_eq!(read(&file), None);
 }
+
+#[tokio::test]
+async fn under_a_policy_nothing_moves_before_it_is_approved() {
+    let (dir, client) = (tempfile::tempdir().unwrap(), client().await);
+    let assignments = open(&client, dir.path(), None);
+    let nothing = |a: &mut Assignment| {
+        a.target = Target::Pinned {
+            commit: String::new(),
+        }
+    };
+    // A host that has nothing yet fetches nothing.
+    assert_eq!(assignments.take(kept(1, nothing)).await, Taken::New);
+    assert_eq!(repository(&client).await["spec"]["suspend"], true);
+    // One that followed its branch stays where that was.
+    assert_eq!(
+        assignments.take(kept(2, |a| a.target = Target::Follow)).await,
+        Taken::New
+    );
+    assert!(repository(&client).await["spec"]["suspend"].is_null());
+    let here = "c".repeat(40);
+    let status = serde_json::json!({"artifact": {"revision": format!("main@sha1:{here}"), "lastUpdateTime": "2026-01-01T00:00:00Z"}});
+    client
+        .set_status(&gvr::git_repositories(), gitops::NAMESPACE, gitops::NAME, status)
+        .await
+        .unwrap();
+    assert_eq!(assignments.take(kept(3, nothing)).await, Taken::New);
+    assert_eq!(repository(&client).await["spec"]["ref"]["commit"], here.as_str());
+    // The commit of another repository is none of this one.
+    let moved = |a: &mut Assignment| {
+        nothing(a);
+        a.source.as_mut().unwrap().url = "https://git.example/other.git".into();
+    };
+    assert_eq!(assignments.take(kept(4, moved)).await, Taken::New);
+    assert_eq!(repository(&client).await["spec"]["suspend"], true);
+}
