@@ -5,7 +5,7 @@ IMAGES := $(TARGET)/images
 LAB := $(TARGET)/release/selvedge-lab
 export CARGO_TARGET_DIR := $(TARGET)
 
-.PHONY: help setup build images demo demo-down smoke test bench fmt fmt-check clippy unit e2e crashes docs licences
+.PHONY: help setup build images demo demo-down smoke test bench fmt fmt-check clippy unit e2e crashes docs fuzz licences
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ docs: ## Build the documentation; the book too where mdbook is installed
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --document-private-items
 	@if command -v mdbook >/dev/null; then mdbook build docs; else echo 'docs: no mdbook here, the book is not built'; fi
 	@scripts/check-links
+
+fuzz: setup ## Feed garbage to every parser of foreign bytes, FUZZ_SECONDS (60) each
+	@scripts/fuzz
 
 licences: ## Check the licences of what we depend on, and known vulnerabilities where cargo-deny is installed
 	@scripts/check-licences
