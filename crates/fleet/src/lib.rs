@@ -18,6 +18,7 @@ mod log;
 pub mod model;
 pub mod page;
 pub mod people;
+pub mod alert;
 pub mod plan;
 pub mod rollout;
 pub mod search;

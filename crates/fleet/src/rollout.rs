@@ -36,17 +36,28 @@
 //! | [`window`] | maintenance windows, daylight saving time included |
 //! | [`machine`], `observe`, `advance` | the pure state machine |
 //! | [`lineage`] | a newer commit while an older one is on its way; late sites |
+//! | `store`, `turns` | rollouts in the database; one turn: read, think, write |
+//! | [`Driver`] | the task that gives turns |
+//! | [`Policies`], [`Rollouts`] | what the API asks |
 
 mod advance;
+mod driver;
 pub mod lineage;
 pub mod machine;
 mod observe;
 pub mod policy;
+mod room;
+mod store;
+mod turns;
 pub mod window;
 
+pub use driver::Driver;
 pub use lineage::{Lineage, Steps};
 pub use machine::{Action, Command, Health, Now, Phase, Refused, Rollout, Site, SiteView, Step, Turn, View};
 pub use policy::{Amount, Gate, Rules, Span, Wave};
+pub use room::{Policies, Rollouts};
+pub use store::Line;
+pub(crate) use turns::short;
 pub use window::{Opening, Window};
 
 #[cfg(test)]

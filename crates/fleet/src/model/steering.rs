@@ -158,13 +158,77 @@ pub struct Alert {
     pub acknowledged_by: Option<String>,
 }
 
+/// Where alerts are told.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Channel {
+    /// Id.
+    pub id: String,
+    /// A DNS label, unique in the tenant.
+    pub name: String,
+    /// `webhook` or `email`.
+    pub kind: ChannelKind,
+    /// A webhook's address.
+    pub url: String,
+    /// Addresses of people.
+    pub to: Vec<String>,
+    /// What is less bad is not told.
+    pub severity: Severity,
+    /// Whether nothing is told.
+    pub disabled: bool,
+    /// What a webhook's messages are signed with; only in the answer that makes it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// Why the last message was not delivered; empty when it was.
+    pub failure: String,
+    /// When that was.
+    pub failed_at: Option<Time>,
+    /// When a message was delivered last.
+    pub told_at: Option<Time>,
+    /// Rises with each change.
+    pub generation: i64,
+}
+
+/// What makes a channel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ChannelSpec {
+    /// A DNS label, unique in the tenant.
+    pub name: String,
+    /// `webhook` or `email`.
+    pub kind: ChannelKind,
+    /// A webhook's address.
+    pub url: String,
+    /// Addresses of people.
+    pub to: Vec<String>,
+    /// What is less bad is not told.
+    pub severity: Severity,
+    /// Whether nothing is told.
+    pub disabled: bool,
+    /// What a webhook's messages are signed with, 16 characters at least; made up if there is none. Never comes out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+/// How a channel tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ChannelKind {
+    /// A POST, signed.
+    #[default]
+    Webhook,
+    /// E-mail.
+    Email,
+}
+
 /// How bad an alert is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Severity {
     /// Good to know.
     Info,
     /// Look soon.
+    #[default]
     Warning,
     /// Look now.
     Critical,
