@@ -17,6 +17,8 @@ export default defineConfig({
   timeout: 30_000,
   workers: 2,
   fullyParallel: true,
+  // Where a lab runs too, network interfaces come and go, and Chromium drops its connections at that.
+  retries: 2,
   reporter: [['list']],
   use: {
     launchOptions: { executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args },

@@ -98,11 +98,11 @@ function read(all, parts, query, response) {
     case 'search': {
       const q = (query.get('q') ?? '').toLowerCase();
       const items = [
-        ...all.sites.filter((one) => one.name.includes(q)).slice(0, 8).map((one) => ({ kind: 'site', id: one.id, name: one.name, detail: one.reason || 'healthy' })),
-        ...all.hosts.filter((one) => one.name.includes(q)).slice(0, 5).map((one) => ({ kind: 'host', id: one.id, name: one.name, site: one.site, detail: one.serial })),
-        ...(all.hosts.length && 'store/pos-1'.includes(q) ? [{ kind: 'vm', name: 'pos-1', namespace: 'store', host: all.hosts[0].name, detail: `on ${all.hosts[0].name}` }] : []),
+        ...all.sites.filter((one) => one.name.includes(q)).slice(0, 8).map((one) => ({ kind: 'site', id: one.id, name: one.name, site: one.name, parent: '', state: one.state, reason: one.reason })),
+        ...all.hosts.filter((one) => one.name.includes(q)).slice(0, 5).map((one) => ({ kind: 'host', id: one.id, name: one.name, site: one.site, parent: '', state: one.state, reason: one.reason })),
+        ...(all.hosts.length && 'store/pos-1'.includes(q) ? [{ kind: 'vm', id: 'store/pos-1', name: 'pos-1', site: all.hosts[0].site, parent: all.hosts[0].name, state: 'on', reason: '' }] : []),
       ];
-      return send(response, 200, { items, next: null, total: items.length });
+      return send(response, 200, { items, more: false });
     }
     case 'sites': {
       if (!name) return send(response, 200, page(all.sites, query));
@@ -146,6 +146,7 @@ function read(all, parts, query, response) {
       if (sub === 'commits') {
         return send(response, 200, page(one.head ? [{ ...one.head, sites: 30 }, { commit: C0, subject: 'Raise the MTU to 9000', author: 'Grace Hopper', time: all.iso(9000), sites: 3 }, { commit: CX, subject: 'Add the recorder at every site that has cameras, and the port group that it needs to reach them', author: 'Ada Lovelace', time: all.iso(12_000), sites: 0 }] : [], new URLSearchParams()));
       }
+      if (sub === 'credentials') return send(response, 200, [{ id: 'g1', name: 'ada', write: true, expiresAt: null, lastUsedAt: all.iso(60), createdBy: 'ada' }]);
       return send(response, 200, one);
     }
     case 'rollouts': {
@@ -177,10 +178,10 @@ function read(all, parts, query, response) {
 
 function events(all, site) {
   return Array.from({ length: 24 }, (_, n) => ({
-    id: `e${n}`, time: all.iso(n * 7 + 1), type: n % 6 === 2 ? 'Warning' : 'Normal', host: `${site}-a`,
+    time: all.iso(n * 7 + 1), type: n % 6 === 2 ? 'Warning' : 'Normal', host: `${site}-a`,
     reason: n % 6 === 2 ? 'CheckpointRestored' : ['Reconciled', 'ImagePulled', 'PoweredOn'][n % 3],
     message: n % 6 === 2 ? 'The uplinks lost their link; the network was put back as it was.' : 'Applied revision main@sha1:5e1c9b02.',
-    object: { kind: n % 3 ? 'VirtualMachine' : 'HostConfiguration', namespace: n % 3 ? 'store' : undefined, name: n % 3 ? 'pos-1' : 'network' },
+    object: n % 3 ? 'VirtualMachine/store/pos-1' : 'HostConfiguration/network',
   }));
 }
 function usage(query) {
@@ -214,6 +215,7 @@ function write(all, tenant, method, parts, body, response) {
   }
   if (room === 'enrollment' && name === 'keys' && method === 'POST') return send(response, 201, { id: 'k-new', uses: 0, createdBy: 'ada', ...body, key: 'slvk-5Jt0eY3mBqYh1nUo8sXgZr4d' });
   if (room === 'tokens' && method === 'POST') return send(response, 201, { id: 'tok-new', ...body, secret: 'slv_pD0a3Zr1s9VbqkQWJ2u8fYh6xTnE5cLmGi4oRd7wKjA' });
+  if (room === 'repositories' && sub === 'credentials' && method === 'POST') return send(response, 201, { id: 'g2', username: body.name, password: 'slg_3kQ0', url: 'https://orchestrator.example.com/git/acme/labs.git', write: body.write, expiresAt: null });
   if (room === 'plans' && method === 'POST') return send(response, 202, all.plans[0]);
   if (room === 'hosts' && parts[5] === 'power') return problem(response, 409, 'Git owns this VM', { detail: 'pos-1 is owned by stores, sites/hamburg-01/vm.yaml.', next: 'Change its spec.powerState in the repository.' });
   if (room === 'sites' && method === 'POST' && !name) {
@@ -257,8 +259,8 @@ function apiCall(request, response, path, query, body) {
   if (request.method !== 'GET' && request.headers['x-csrf-token'] !== 'mock-csrf') return problem(response, 403, 'The request lacks its token', { detail: 'X-CSRF-Token is missing or wrong.' });
   if (parts[0] === 'session') return send(response, 204, undefined, { 'Set-Cookie': 'selvedge_session=; Path=/; Max-Age=0' });
   if (parts[0] === 'me' && !parts[1]) return send(response, 200, sessionOf());
-  if (parts[0] === 'me' && parts[1] === 'totp' && request.method === 'POST') return send(response, 200, { otpauth: 'otpauth://totp/Selvedge:ada?secret=JBSWY3DPEHPK3PXP&issuer=Selvedge' });
-  if (parts[0] === 'me') return send(response, 200, {});
+  if (parts[0] === 'me' && parts[1] === 'totp' && request.method === 'POST') return send(response, 200, { secret: 'JBSWY3DPEHPK3PXP', url: 'otpauth://totp/Selvedge:ada?secret=JBSWY3DPEHPK3PXP&issuer=Selvedge' });
+  if (parts[0] === 'me') return send(response, 200, sessionOf());
   if (parts[0] !== 'tenants') return missing(response);
   if (!parts[1]) return send(response, 200, { items: tenants, next: null, total: tenants.length });
   const all = data(parts[1]);
@@ -269,7 +271,7 @@ function apiCall(request, response, path, query, body) {
     response.write(': hello\n\n');
     const open = streams.get(parts[1]) ?? new Set();
     streams.set(parts[1], open.add(response));
-    request.on('close', () => open.delete(response));
+    response.on('close', () => open.delete(response));
     return undefined;
   }
   return request.method === 'GET' ? read(all, rest, query, response) : write(all, parts[1], request.method, rest, body, response);

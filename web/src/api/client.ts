@@ -60,9 +60,8 @@ async function send(method: string, path: string, options: Options): Promise<Res
   if (method !== 'GET' && csrf) headers['X-CSRF-Token'] = csrf;
   if (options.generation !== undefined) headers['If-Match'] = `"${options.generation}"`;
   if (options.once) headers['Idempotency-Key'] = crypto.randomUUID();
-  let response: Response;
-  try {
-    response = await fetch(url(path, options.query), {
+  const request = (): Promise<Response> =>
+    fetch(url(path, options.query), {
       method,
       headers,
       body: options.body === undefined ? null : JSON.stringify(options.body),
@@ -70,8 +69,19 @@ async function send(method: string, path: string, options: Options): Promise<Res
       credentials: 'same-origin',
       cache: 'no-store',
     });
+  const aborted = (error: unknown): boolean => error instanceof DOMException && error.name === 'AbortError';
+  let response: Response;
+  try {
+    try {
+      response = await request();
+    } catch (error) {
+      // A network that changed under the request (Wi-Fi, VPN) is worth one more try, where that does nothing twice.
+      if (aborted(error) || (method !== 'GET' && !options.once)) throw error;
+      await new Promise((done) => setTimeout(done, 400));
+      response = await request();
+    }
   } catch (error) {
-    if (error instanceof DOMException && error.name === 'AbortError') throw error;
+    if (aborted(error)) throw error;
     throw new ApiError({
       title: 'The orchestrator does not answer',
       status: 0,

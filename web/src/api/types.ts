@@ -226,7 +226,8 @@ export interface SiteEvent {
   reason: string;
   message: string;
   host?: string;
-  object?: { kind: string; namespace?: string; name: string };
+  /** As KIND/NAMESPACE/NAME or KIND/NAME. */
+  object?: string;
 }
 
 export interface ObjectChange {
@@ -236,6 +237,8 @@ export interface ObjectChange {
   name: string;
   impact?: Impact;
   fields?: { path: string; before?: unknown; after?: unknown }[];
+  /** Changed fields beyond those that are listed. */
+  moreFields?: number;
 }
 
 export interface SiteDiff {
@@ -248,7 +251,7 @@ export interface SiteDiff {
 export interface Wave {
   name: string;
   selector: string;
-  batch: string;
+  batch: string | number;
   pace: string;
   approval: boolean;
 }
@@ -258,8 +261,8 @@ export interface Policy {
   name: string;
   waves: Wave[];
   window?: { days: string[]; from: string; to: string } | null;
-  gate?: { healthyFor: string } | null;
-  failureBudget?: string | null;
+  gate?: { healthyFor?: string; failingFor?: string; timeout?: string; awayAfter?: string } | null;
+  failureBudget?: string | number | null;
   generation?: number;
 }
 
@@ -341,6 +344,7 @@ export interface Plan {
   totals?: {
     sites: number;
     changed: number;
+    blocked?: number;
     impact: Record<Impact, number>;
     objects: { create: number; update: number; delete: number };
   };
@@ -352,6 +356,19 @@ export interface PlanSite {
   impact: Impact;
   objects: ObjectChange[];
   errors: string[];
+  notes?: string[];
+  count?: { create: number; update: number; delete: number };
+  /** Objects beyond those that are listed. */
+  more?: number;
+}
+
+export interface GitCredential {
+  id: string;
+  name: string;
+  write: boolean;
+  expiresAt?: string | null;
+  lastUsedAt?: string | null;
+  createdBy?: string;
 }
 
 export interface ActivationKey {
@@ -381,14 +398,17 @@ export interface Usage {
 }
 
 export interface SearchHit {
+  /** site, host, vm or commit. */
   kind: string;
+  /** NAMESPACE/NAME of a VM, the commit's id. */
+  id: string;
+  /** A commit's first line. */
   name: string;
-  id?: string;
-  site?: string | null;
-  host?: string | null;
-  namespace?: string | null;
-  title?: string;
-  detail?: string | null;
+  site?: string;
+  /** The host of a VM, the repository of a commit. */
+  parent?: string;
+  state?: string;
+  reason?: string;
 }
 
 export type ChangeKind = 'site' | 'host' | 'rollout' | 'alert' | 'repository' | 'enrollment';

@@ -25,13 +25,18 @@ export interface Cluster {
   maxY: number;
 }
 
+/** The world is never more than 2^25 cells wide, so that two coordinates fit into one exact number. */
+function cellKey(x: number, y: number): number {
+  return (x + 1) * 0x4000000 + (y + 1);
+}
+
 /** Points that share a cell of `cell` world units become one cluster at their mean. */
 export function cluster(points: readonly GeoPoint[], xy: Float64Array, cell: number): Cluster[] {
-  const cells = new Map<string, Cluster>();
+  const cells = new Map<number, Cluster>();
   for (let i = 0; i < points.length; i += 1) {
     const x = xy[2 * i] ?? 0;
     const y = xy[2 * i + 1] ?? 0;
-    const key = `${Math.floor(x / cell)},${Math.floor(y / cell)}`;
+    const key = cellKey(Math.floor(x / cell), Math.floor(y / cell));
     const state = points[i]?.[4] ?? 'pending';
     const found = cells.get(key);
     if (!found) {
@@ -47,7 +52,41 @@ export function cluster(points: readonly GeoPoint[], xy: Float64Array, cell: num
     found.maxY = Math.max(found.maxY, y);
     found.states.set(state, (found.states.get(state) ?? 0) + 1);
   }
-  return [...cells.values()];
+  return apart([...cells.values()], cell);
+}
+
+/** Joins clusters that would overlap when drawn: the larger takes the smaller in. */
+function apart(clusters: Cluster[], cell: number): Cluster[] {
+  const near = 0.95 * cell;
+  const kept = new Map<number, Cluster[]>();
+  const result: Cluster[] = [];
+  clusters.sort((a, b) => b.members.length - a.members.length);
+  for (const one of clusters) {
+    const cx = Math.floor(one.x / cell);
+    const cy = Math.floor(one.y / cell);
+    let host: Cluster | undefined;
+    for (let x = cx - 1; x <= cx + 1 && !host; x += 1) {
+      for (let y = cy - 1; y <= cy + 1 && !host; y += 1) {
+        host = kept.get(cellKey(x, y))?.find((other) => other.members.length > 1 && Math.hypot(other.x - one.x, other.y - one.y) < near);
+      }
+    }
+    if (host) {
+      // Its place stays, so that what was decided about its neighbours stays true.
+      for (const member of one.members) host.members.push(member);
+      for (const [state, n] of one.states) host.states.set(state, (host.states.get(state) ?? 0) + n);
+      host.minX = Math.min(host.minX, one.minX);
+      host.minY = Math.min(host.minY, one.minY);
+      host.maxX = Math.max(host.maxX, one.maxX);
+      host.maxY = Math.max(host.maxY, one.maxY);
+      continue;
+    }
+    const key = cellKey(cx, cy);
+    const there = kept.get(key);
+    if (there) there.push(one);
+    else kept.set(key, [one]);
+    result.push(one);
+  }
+  return result;
 }
 
 export function projectAll(points: readonly GeoPoint[]): Float64Array {

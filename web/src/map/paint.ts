@@ -62,11 +62,16 @@ export function paint(context: CanvasRenderingContext2D, scene: Scene): void {
   if (world) {
     const k = view.scale * ratio;
     context.setTransform(k, 0, 0, k, (width / 2) * ratio - view.x * k, (height / 2) * ratio - view.y * k);
+    context.save();
+    context.beginPath();
+    context.rect(0, 0, 1, 1);
+    context.clip();
     context.fillStyle = colours.land;
     context.fill(world.land, 'evenodd');
     context.strokeStyle = colours.line;
     context.lineWidth = 0.8 / view.scale;
     context.stroke(world.borders);
+    context.restore();
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
   }
   // Those that need a person are drawn last, on top.

@@ -116,8 +116,8 @@ function bottom(boxes: Box[]): number {
 }
 
 function wide(vswitch: VSwitch, bare: BareUplink[], width: number): Drawing {
-  const side = Math.min(300, Math.floor((width - 160) * 0.42));
-  const groupWidth = Math.min(400, width - side - 160);
+  const side = Math.min(340, Math.floor((width - 160) * 0.4));
+  const groupWidth = Math.min(520, width - side - 152);
   const barX = side + 60;
   const groups = groupBoxes(vswitch, barX + BAR + 60, 4, groupWidth);
   const column = bare.length * (UPLINK + GAP) - GAP;

@@ -16,7 +16,7 @@ export function watch(page: Page, baseURL: string): string[] {
   page.on('console', (message) => {
     // xterm.js tries <style> elements, is refused, and is served by a constructed sheet instead (console/strict.ts).
     const ofXterm = /inline style/i.test(message.text()) && /Serial-/.test(message.location().url);
-    if (message.type() === 'error' && !ofXterm && !/status of 4\d\d/.test(message.text())) trouble.push(`console: ${message.text()}`);
+    if (message.type() === 'error' && !ofXterm && !/ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_NETWORK_CHANGED|status of 4\d\d/.test(message.text())) trouble.push(`console: ${message.text()}`);
   });
   page.on('request', (request) => {
     const to = request.url();
