@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::site::{CONFIG_MAP, MACHINE, Site, has_kubectl};
+use super::site::{CONFIG_MAP, MACHINE, Site, has_kubectl, has_new_kubectl};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn discovery() {
-    if !has_kubectl() {
+    if !has_new_kubectl() {
         return;
     }
     let site = Site::start().await;
@@ -119,7 +119,7 @@ async fn get_in_every_form() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn describe_and_explain() {
-    if !has_kubectl() {
+    if !has_new_kubectl() {
         return;
     }
     let site = Site::start().await;
@@ -315,7 +315,7 @@ async fn watching() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_for_a_condition_and_for_deletion() {
-    if !has_kubectl() {
+    if !has_new_kubectl() {
         return;
     }
     let site = Site::start().await;
@@ -354,7 +354,7 @@ async fn waiting_for_a_condition_and_for_deletion() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_whoami_and_raw() {
-    if !has_kubectl() {
+    if !has_new_kubectl() {
         return;
     }
     let site = Site::start().await;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::site::{CONFIG_MAP, MACHINE, Site, has_kubectl, script};
+use super::site::{CONFIG_MAP, MACHINE, Site, has_kubectl, has_new_kubectl, script};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_side_apply_and_diff() {
@@ -52,7 +52,7 @@ async fn client_side_apply_and_diff() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_side_apply_and_its_conflicts() {
-    if !has_kubectl() {
+    if !has_new_kubectl() {
         return;
     }
     let site = Site::start().await;
@@ -386,7 +386,7 @@ async fn deletion_waits_for_finalizers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_is_said() {
-    if !has_kubectl() {
+    if !has_new_kubectl() {
         return;
     }
     let site = Site::start().await;

@@ -271,6 +271,26 @@ pub fn has_kubectl() -> bool {
     found
 }
 
+/// Whether the machine's kubectl is 1.28 or newer: it has `events`, `--subresource` and OpenAPI v3. The one of
+/// Debian 12 has not, and says things in other words; it has tests of its own.
+pub fn has_new_kubectl() -> bool {
+    if !has_kubectl() {
+        return false;
+    }
+    let said = std::process::Command::new("kubectl")
+        .args(["version", "--client", "-o", "json"])
+        .output()
+        .unwrap();
+    let version: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
+    let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default();
+    let minor: u32 = minor.trim_end_matches('+').parse().unwrap_or(0);
+    let new = minor >= 28;
+    if !new {
+        eprintln!("SKIPPED: this machine's kubectl is 1.{minor}, which is too old for this");
+    }
+    new
+}
+
 /// A script that an editor variable can name.
 pub fn script(dir: &Path, name: &str, text: &str) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
