@@ -122,6 +122,13 @@ impl Credentials {
         &self.key
     }
 
+    /// The certificate, PEM.
+    #[must_use]
+    pub fn certificate_pem(&self) -> String {
+        let first = self.certified.cert.first();
+        first.map_or_else(String::new, |first| crate::x509::pem("CERTIFICATE", first))
+    }
+
     /// When to renew: at two thirds of the certificate's life.
     #[must_use]
     pub fn renew_at(&self) -> Timestamp {

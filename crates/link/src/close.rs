@@ -78,3 +78,6 @@ impl Close {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,3 +135,6 @@ pub(crate) fn with_head(kind: u8, stream: u32, payload: &[u8]) -> Bytes {
     out.put_slice(payload);
     out.freeze()
 }
+
+#[cfg(test)]
+mod tests;

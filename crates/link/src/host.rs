@@ -245,7 +245,7 @@ impl Connector {
     async fn dial(
         &self,
         credentials: Credentials,
-    ) -> Result<session::Ws, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<dial::Ws, Box<dyn std::error::Error + Send + Sync>> {
         let options = &self.options;
         let target = Target::parse(&options.url)?;
         let from_environment = match &options.proxy {
@@ -290,3 +290,6 @@ fn judge(outcome: Outcome, backoff: &mut Backoff, revoked: bool) -> (String, Dur
 fn fraction() -> f64 {
     identity::backoff::random_fraction()
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,8 @@ pub const URGENT_MAX: usize = 1024 * 1024;
 pub const MAX_STREAMS: usize = 64;
 
 /// The most bytes of foreign making that a connection with `max_streams` streams can make us hold: its queues, one
-/// frame that is being read, one that is being written, and both of TLS's buffers.
+/// frame that is being read, one that is being written, and both of TLS's buffers. (A host may for moments hold twice
+/// its `max_streams`: those that the orchestrator has ended and whose servers haven't noticed yet.)
 #[must_use]
 pub fn held_at_most(max_streams: usize) -> usize {
     // A growing buffer may have twice the room that it needs.
@@ -235,6 +236,8 @@ impl Core {
         half.dropped = true;
         half.reader = None;
         half.writer = None;
+        // What nobody will read is as good as read: the peer gets on to its end, and so do we.
+        half.taken += u32::try_from(half.inbox.len()).unwrap_or(0);
         half.inbox = BytesMut::new();
         if half.reset.is_some() || self.closed {
             self.streams.remove(&id);
@@ -242,6 +245,8 @@ impl Core {
             self.reset(id, "closed");
         } else if half.finished_out {
             self.remove_finished(id);
+        } else {
+            self.give_credit(id);
         }
     }
 
@@ -319,9 +324,12 @@ impl Core {
                 }
                 let length = u32::try_from(payload.len()).map_err(|_| Violation::Overrun(id))?;
                 half.allowed = half.allowed.checked_sub(length).ok_or(Violation::Overrun(id))?;
-                if !half.dropped {
-                    half.inbox.extend_from_slice(&payload);
+                if half.dropped {
+                    half.taken += length;
+                    self.give_credit(id);
+                    return Ok(None);
                 }
+                half.inbox.extend_from_slice(&payload);
                 if let Some(reader) = half.reader.take() {
                     reader.wake();
                 }
@@ -369,7 +377,9 @@ impl Core {
             return Err(Violation::Reopened(id));
         }
         self.last = id;
-        if self.streams.len() >= self.max_streams {
+        // One that the peer has ended is still here until its holder lets go of it.
+        let live = self.streams.values().filter(|half| half.reset.is_none()).count();
+        if live >= self.max_streams || self.streams.len() >= 2 * self.max_streams {
             let refusal = Frame::Reset(id, "too many streams".into()).encode();
             return match self.push_urgent(refusal) {
                 Err(SendError::Full) => Err(Violation::Backlog),
@@ -402,7 +412,7 @@ impl Core {
     }
 
     /// How many bytes are held for the peer or came from it.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn held(&self) -> usize {
         let streams = self.streams.values();
         self.urgent_bytes
@@ -441,3 +451,6 @@ impl Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

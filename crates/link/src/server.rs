@@ -9,11 +9,10 @@ use std::{
     future::poll_fn,
     io,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
@@ -148,32 +147,29 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Session<IO> {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<HostMessage, Ended>> {
         loop {
-            let payload = match self.socket.poll_event(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(ended)) => return Poll::Ready(Err(ended)),
-                Poll::Ready(Ok(Event::Open(..))) => {
-                    return Poll::Ready(Err(Ended::Message(
-                        "an open, which is the orchestrator's to send",
-                    )));
-                }
-                Poll::Ready(Ok(Event::Control(payload))) => payload,
-            };
-            match read(&payload) {
-                Err(ended) => return Poll::Ready(Err(ended)),
+            let event = ready!(self.socket.poll_event(cx))?;
+            match self.read(event) {
                 Ok(HostMessage::Unknown) => {}
-                Ok(HostMessage::Hello(_)) if self.hello.protocol != 0 => {
-                    return Poll::Ready(Err(Ended::Message("a second hello")));
-                }
-                Ok(HostMessage::Beat {}) => {
-                    return Poll::Ready(
-                        match handle::send(self.socket.shared(), &ServerMessage::Beat {}) {
-                            Err(SendError::Full) => Err(Ended::Stalled),
-                            _ => Ok(HostMessage::Beat {}),
-                        },
-                    );
-                }
                 Ok(message) => return Poll::Ready(Ok(message)),
+                // The host is told, and the next round gives the reason.
+                Err(ended) => self.socket.end(ended),
             }
+        }
+    }
+
+    fn read(&self, event: Event) -> Result<HostMessage, Ended> {
+        let Event::Control(payload) = event else {
+            return Err(Ended::Message("an open, which is the orchestrator's to send"));
+        };
+        let message = serde_json::from_slice(&payload)
+            .map_err(|_| Ended::Message("not one that this orchestrator reads"))?;
+        match &message {
+            HostMessage::Hello(_) if self.hello.protocol != 0 => Err(Ended::Message("a second hello")),
+            HostMessage::Beat {} => match handle::send(self.socket.shared(), &ServerMessage::Beat {}) {
+                Err(SendError::Full) => Err(Ended::Stalled),
+                _ => Ok(message),
+            },
+            _ => Ok(message),
         }
     }
 
@@ -191,10 +187,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Session<IO> {
         self.handle().close(close);
         while self.next().await.is_ok() {}
     }
-}
-
-fn read(payload: &Bytes) -> Result<HostMessage, Ended> {
-    serde_json::from_slice(payload).map_err(|_| Ended::Message("not one that this orchestrator reads"))
 }
 
 /// An I/O error of a link that isn't there any more.

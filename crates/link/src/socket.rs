@@ -301,7 +301,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Socket<IO> {
         }
     }
 
-    fn end(&mut self, ended: Ended) {
+    /// Ends the link for a reason of its owner: the peer is told, then [`Socket::poll_event`] gives the reason.
+    pub(crate) fn end(&mut self, ended: Ended) {
         self.ending = Some(match ended.close() {
             Some(close) => Ending::Closing(Some(ended), close, Instant::now() + CLOSE_TIME),
             None => Ending::Closing(Some(ended), Close::new(0, ""), Instant::now()),

@@ -372,3 +372,6 @@ impl fmt::Debug for StatusBook {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,14 +76,14 @@ impl Target {
     }
 }
 
-pub(super) type Io = TlsStream<TcpStream>;
+pub(super) type Ws = WebSocketStream<Meter<TlsStream<TcpStream>>>;
 
 pub(super) async fn dial(
     target: &Target,
     proxy: Option<&Proxy>,
     source: Option<IpAddr>,
     tls: Arc<ClientConfig>,
-) -> Result<WebSocketStream<Meter<Io>>, DialError> {
+) -> Result<Ws, DialError> {
     let tcp = match proxy {
         None => connect(&target.host, target.port, source).await?,
         Some(proxy) => {

@@ -170,3 +170,72 @@ impl fmt::Debug for Proxy {
         write!(f, "Proxy({}:{})", self.host, self.port)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_proxies_are_read_and_passwords_are_not_shown() {
+        let proxy = Proxy::parse("http://ada:s%40cret@proxy.example:8080/").unwrap();
+        assert_eq!((proxy.host.as_str(), proxy.port), ("proxy.example", 8080));
+        assert_eq!(proxy.authorization.as_deref(), Some("Basic YWRhOnNAY3JldA=="));
+        assert_eq!(format!("{proxy:?}"), "Proxy(proxy.example:8080)");
+        assert_eq!(Proxy::parse("proxy.example").unwrap().port, 3128);
+        for bad in [
+            "",
+            "https://proxy.example",
+            "socks5://x",
+            "http://a b",
+            "http://a:x",
+            "http://a/path",
+        ] {
+            assert!(Proxy::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_environment_is_followed() {
+        let choose = |host: &str, settings: &[(&str, &str)]| {
+            let settings: Vec<(String, String)> = settings
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect();
+            let get = |name: &str| {
+                settings
+                    .iter()
+                    .find(|(key, _)| key == name)
+                    .map(|(_, value)| value.clone())
+            };
+            Proxy::choose(host, &get).unwrap().map(|proxy| proxy.host)
+        };
+        assert_eq!(choose("fleet.example", &[]), None);
+        assert_eq!(
+            choose(
+                "fleet.example",
+                &[("HTTPS_PROXY", "http://a:1"), ("ALL_PROXY", "http://b:1")]
+            ),
+            Some("a".into())
+        );
+        assert_eq!(
+            choose("fleet.example", &[("ALL_PROXY", "http://b:1")]),
+            Some("b".into())
+        );
+        for (list, direct) in [
+            ("*", true),
+            ("fleet.example", true),
+            (".example", true),
+            ("example", true),
+            ("other, FLEET.example", true),
+            ("leet.example", false),
+            ("xample", false),
+            ("", false),
+        ] {
+            let chosen = choose(
+                "fleet.example",
+                &[("HTTPS_PROXY", "http://a:1"), ("NO_PROXY", list)],
+            );
+            assert_eq!(chosen.is_none(), direct, "{list}");
+        }
+    }
+}

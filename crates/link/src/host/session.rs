@@ -5,11 +5,10 @@ use std::{collections::VecDeque, future::poll_fn, sync::Arc, time::Duration};
 use bytes::Bytes;
 use identity::backoff::{jittered, random_fraction};
 use tokio::{
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite},
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
-use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 
 use super::{Handler, Options};
@@ -27,15 +26,13 @@ pub(super) const WELCOME_TIME: Duration = Duration::from_secs(30);
 /// Beats that may be unanswered before the connection is given up.
 const BEATS: u32 = 3;
 /// Heartbeats that an orchestrator may ask for, in seconds.
-const HEARTBEAT: std::ops::RangeInclusive<u32> = 5..=600;
+const HEARTBEAT: std::ops::RangeInclusive<u32> = 1..=600;
 /// Heartbeats are this much earlier or later.
 const JITTER: f64 = 0.1;
 
-pub(super) type Ws = WebSocketStream<Meter<TlsStream<TcpStream>>>;
-
 /// A connection of a host.
-pub(super) struct Session {
-    socket: Box<Socket<TlsStream<TcpStream>>>,
+pub(super) struct Session<IO> {
+    socket: Box<Socket<IO>>,
     status: StatusBook,
     coalesce: Duration,
     version: String,
@@ -50,8 +47,8 @@ pub(super) struct Session {
     next_report: Instant,
 }
 
-impl Session {
-    pub(super) fn new(ws: Ws, options: &Options) -> Self {
+impl<IO: AsyncRead + AsyncWrite + Unpin> Session<IO> {
+    pub(super) fn new(ws: WebSocketStream<Meter<IO>>, options: &Options) -> Self {
         let shared = Arc::new(Shared::new(false, options.max_streams));
         let now = Instant::now();
         Self {
@@ -161,8 +158,11 @@ impl Session {
                     continue;
                 }
             };
-            let message = serde_json::from_slice(&payload)
-                .map_err(|_| Ended::Message("not one that this host reads"))?;
+            let Ok(message) = serde_json::from_slice(&payload) else {
+                // The orchestrator is told, and the next round gives the reason.
+                self.socket.end(Ended::Message("not one that this host reads"));
+                continue;
+            };
             return Ok(match message {
                 ServerMessage::Assign {
                     generation,

@@ -1,0 +1,6 @@
+//! Identities, with OpenSSL as the other opinion.
+
+mod certificates;
+mod enrolment;
+mod secrets;
+mod server;
