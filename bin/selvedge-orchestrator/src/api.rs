@@ -2,7 +2,9 @@
 //!
 //! A handler reads the request, asks one room of the fleet, and answers. Who may do what is the fleet's to say.
 
+mod alerts;
 mod commits;
+mod diff;
 mod enrollment;
 mod export;
 mod hosts;
@@ -39,10 +41,12 @@ fn endpoints(app: Option<&Shared>) -> OpenApiRouter<Shared> {
         .merge(people::router())
         .merge(repositories::router())
         .merge(sites::router())
+        .merge(diff::router())
         .merge(hosts::router())
         .merge(enrollment::router())
         .merge(steering::router())
         .merge(overview::router())
+        .merge(alerts::router())
         .merge(stream::router());
     if let Some(app) = app {
         tenant = tenant.route_layer(middleware::from_fn_with_state(app.clone(), idempotency::layer));

@@ -130,6 +130,8 @@ pub(crate) struct Smtp {
     pub(crate) username: Option<String>,
     pub(crate) password_file: Option<PathBuf>,
     pub(crate) from: String,
+    /// A CA to trust for the mail server, beside the system's.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 fn starttls() -> String {

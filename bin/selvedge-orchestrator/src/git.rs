@@ -7,6 +7,7 @@
 //! Folder names are ids that we gave: nothing that a person wrote is ever part of a path.
 
 pub(crate) mod backend;
+pub(crate) mod credential;
 pub(crate) mod remote;
 pub(crate) mod serve;
 

@@ -16,7 +16,10 @@ use telemetry::Metrics;
 use crate::{
     app::Shared,
     hooks::same,
-    http::{auth::bearer, problem::Problem},
+    http::{
+        auth::{bearer, program},
+        problem::Problem,
+    },
 };
 
 /// What is counted.
@@ -121,7 +124,7 @@ async fn allow(app: &Shared, headers: &HeaderMap) -> Result<(), Problem> {
     if app.metrics_token.as_deref().is_some_and(|right| same(token, right)) {
         return Ok(());
     }
-    let caller = app.fleet.tokens().authenticate(token, "").await?;
+    let caller = program(app, token, "").await?;
     Ok(caller.require_platform()?)
 }
 

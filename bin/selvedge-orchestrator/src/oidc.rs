@@ -50,6 +50,8 @@ struct Discovery {
     token_endpoint: String,
     jwks_uri: String,
     #[serde(default)]
+    userinfo_endpoint: Option<String>,
+    #[serde(default)]
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
 }
 
@@ -153,8 +155,8 @@ impl Provider {
             bail!("the answer is not for this browser's sign-in; start again");
         }
         let discovery = self.discovery().await?;
-        let token = self.exchange(&discovery, code, &pending.verifier).await?;
-        let claims = self
+        let (token, access) = self.exchange(&discovery, code, &pending.verifier).await?;
+        let mut claims = self
             .keys
             .verify(
                 &token,
@@ -170,7 +172,44 @@ impl Provider {
         {
             bail!("the provider's answer is for another sign-in (nonce)");
         }
+        self.complete(&discovery, access.as_deref(), &mut claims).await?;
         Ok((self.person(&claims)?, pending.next))
+    }
+
+    /// Many providers put little into the token and the rest where it has to be asked for (Core, 5.3).
+    async fn complete(
+        &self,
+        discovery: &Discovery,
+        access: Option<&str>,
+        claims: &mut Value,
+    ) -> anyhow::Result<()> {
+        let (Some(endpoint), Some(access)) = (&discovery.userinfo_endpoint, access) else {
+            return Ok(());
+        };
+        let wanted = [&self.config.username_claim, &self.config.groups_claim];
+        if wanted.iter().all(|claim| claims.get(claim.as_str()).is_some()) {
+            return Ok(());
+        }
+        let answer = self
+            .client
+            .get(endpoint)
+            .bearer_auth(access)
+            .send()
+            .await
+            .and_then(reqwest::Response::error_for_status)
+            .context("the provider's userinfo can't be asked")?;
+        let more: Value = serde_json::from_slice(&bounded(answer).await?)
+            .context("the provider's userinfo is no JSON")?;
+        // It must be about the same person (Core, 5.3.2).
+        if more.get("sub") != claims.get("sub") {
+            bail!("the provider's userinfo is about somebody else");
+        }
+        if let (Value::Object(claims), Value::Object(more)) = (claims, more) {
+            for (claim, value) in more {
+                claims.entry(claim).or_insert(value);
+            }
+        }
+        Ok(())
     }
 
     fn person(&self, claims: &Value) -> anyhow::Result<Person> {
@@ -220,10 +259,17 @@ impl Provider {
         })
     }
 
-    async fn exchange(&self, discovery: &Discovery, code: &str, verifier: &str) -> anyhow::Result<String> {
+    /// The id_token and the access token for a code.
+    async fn exchange(
+        &self,
+        discovery: &Discovery,
+        code: &str,
+        verifier: &str,
+    ) -> anyhow::Result<(String, Option<String>)> {
         #[derive(Deserialize)]
         struct Tokens {
             id_token: Option<String>,
+            access_token: Option<String>,
             error: Option<String>,
         }
         let mut form = vec![
@@ -275,7 +321,7 @@ impl Provider {
         let tokens: Tokens =
             serde_json::from_slice(&bounded(answer).await?).context("the provider's token answer is no JSON")?;
         match (tokens.id_token, tokens.error) {
-            (Some(token), None) if status.is_success() => Ok(token),
+            (Some(token), None) if status.is_success() => Ok((token, tokens.access_token)),
             (_, Some(error)) => bail!("the provider refused the code: {error}"),
             _ => bail!("the provider answered {status} and gave no id_token"),
         }

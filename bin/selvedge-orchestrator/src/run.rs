@@ -49,7 +49,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         );
     }
     let tracker = TaskTracker::new();
-    tasks::start(&app, &tracker);
+    tasks::start(&app, &tracker)?;
     let server = Server {
         configs: Configs::new(app.certificates.clone(), &app.verifier, &app.clock)?,
         router: http::router(&app),

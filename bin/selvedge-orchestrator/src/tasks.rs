@@ -14,6 +14,8 @@ pub(crate) mod poll;
 
 use std::{future::Future, time::Duration};
 
+use anyhow::Context;
+use fleet::alert::{Smtp, SmtpTls};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::TaskTracker;
 
@@ -26,7 +28,7 @@ const FORGET: Duration = Duration::from_secs(600);
 pub(crate) const TERM: Duration = Duration::from_secs(20);
 
 /// Starts them; each ends when the process shall.
-pub(crate) fn start(app: &Shared, tasks: &TaskTracker) {
+pub(crate) fn start(app: &Shared, tasks: &TaskTracker) -> anyhow::Result<()> {
     let spawn = |name: &'static str, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         let stop = app.stop.clone();
         tasks.spawn(async move {
@@ -88,6 +90,50 @@ pub(crate) fn start(app: &Shared, tasks: &TaskTracker) {
     spawn("tell", Box::pin(links::tell::run(app.clone())));
     let driver = fleet::rollout::Driver::new(app.fleet.clone(), &app.node);
     spawn("rollouts", Box::pin(driver.run()));
+    let watch = fleet::alert::Watch::new(
+        app.fleet.clone(),
+        &app.node,
+        fleet::alert::Thresholds::default(),
+    );
+    spawn("alerts", Box::pin(watch.run()));
+    let courier = fleet::alert::Courier::new(app.fleet.clone(), &app.node, smtp(app)?.as_ref(), None)
+        .context("the courier of alerts can't be set up")?;
+    spawn("courier", Box::pin(courier.run()));
+    Ok(())
+}
+
+/// How mail leaves, if it does.
+fn smtp(app: &Shared) -> anyhow::Result<Option<Smtp>> {
+    let Some(smtp) = &app.config.smtp else {
+        return Ok(None);
+    };
+    let (tls, port) = match smtp.security.as_str() {
+        "none" => (SmtpTls::None, 25),
+        "tls" => (SmtpTls::Tls, 465),
+        _ => (SmtpTls::StartTls, 587),
+    };
+    let credentials = match (&smtp.username, &smtp.password_file) {
+        (Some(user), Some(file)) => {
+            let password = crate::config::read_secret(file).context("smtp.password_file")?;
+            Some((user.clone(), password))
+        }
+        _ => None,
+    };
+    let ca_pem = match &smtp.ca_file {
+        Some(file) => Some(
+            std::fs::read_to_string(file)
+                .with_context(|| format!("smtp.ca_file: can't read {}", file.display()))?,
+        ),
+        None => None,
+    };
+    Ok(Some(Smtp {
+        host: smtp.host.clone(),
+        port: smtp.port.unwrap_or(port),
+        tls,
+        credentials,
+        from: smtp.from.clone(),
+        ca_pem,
+    }))
 }
 
 type Work = fn(Shared) -> std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;

@@ -5,12 +5,13 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use fleet::model::{Repository, RepositorySpec};
+use fleet::model::{Repository, RepositorySpec, Token, TokenSpec};
 use serde_json::Value;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::Shared,
+    git::credential,
     http::{
         auth::In,
         body::Json,
@@ -27,6 +28,8 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
         .routes(routes!(get, update, delete))
         .routes(routes!(check))
         .routes(routes!(rotate))
+        .routes(routes!(credentials, credential_create))
+        .routes(routes!(credential_delete))
         .merge(super::commits::router())
 }
 
@@ -145,6 +148,138 @@ async fn rotate(
 ) -> Result<Response, Problem> {
     let found = app.fleet.repositories().rotate_webhook(&caller, &name).await?;
     answer(&app, &caller, &found.id, StatusCode::OK).await
+}
+
+/// A credential to make.
+#[derive(serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct GitCredentialSpec {
+    /// For people; unique at the repository.
+    name: String,
+    /// Whether it may push.
+    #[serde(default)]
+    write: bool,
+    /// When it ends by itself.
+    #[serde(default)]
+    expires_at: Option<fleet::model::Time>,
+}
+
+/// A credential of a hosted repository.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct GitCredential {
+    /// Its id; a credential is a token that opens only this repository.
+    id: String,
+    /// What Git is given as user name.
+    username: String,
+    /// What Git is given as password; only in the answer that makes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<String>,
+    /// Where to push and pull.
+    url: String,
+    /// Whether it may push.
+    write: bool,
+    /// When it ends by itself.
+    expires_at: Option<fleet::model::Time>,
+    /// When it was used last, to about a minute.
+    last_used_at: Option<fleet::model::Time>,
+}
+
+impl GitCredential {
+    fn new(token: Token, url: &str) -> Self {
+        Self {
+            id: token.id,
+            username: token.name,
+            password: token.secret,
+            url: url.to_owned(),
+            write: token.role >= fleet::Role::Operator,
+            expires_at: token.expires_at,
+            last_used_at: token.last_used_at,
+        }
+    }
+}
+
+/// Credentials for a hosted repository, without their secrets.
+#[utoipa::path(get, path = "/tenants/{tenant}/repositories/{repository}/credentials", tag = "repositories", operation_id = "listGitCredentials",
+    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("repository" = String, Path, description = "Name or id")),
+    responses((status = 200, description = "All of them", body = fleet::Page<GitCredential>)))]
+async fn credentials(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let repository = app.fleet.repositories().get(&caller, &name).await?;
+    let mut query = fleet::Query {
+        limit: 1_000,
+        ..fleet::Query::default()
+    };
+    let mut found = Vec::new();
+    loop {
+        let page = app.fleet.tokens().list(&caller, &query).await?;
+        for token in page.items {
+            if credential::repository(&token.scope).as_deref() == Some(&repository.id) {
+                found.push(GitCredential::new(token, &repository.url));
+            }
+        }
+        query.cursor = page.next;
+        if query.cursor.is_none() {
+            break;
+        }
+    }
+    Ok(axum::Json(super::sites::whole(found)).into_response())
+}
+
+/// Makes a credential for a hosted repository: for people who push and programs that pull.
+#[utoipa::path(post, path = "/tenants/{tenant}/repositories/{repository}/credentials", tag = "repositories", operation_id = "createGitCredential",
+    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("repository" = String, Path, description = "Name or id")),
+    request_body = GitCredentialSpec,
+    responses((status = 201, description = "The only time that its password is shown", body = GitCredential)))]
+async fn credential_create(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+    Json(spec): Json<GitCredentialSpec>,
+) -> Result<Response, Problem> {
+    let repository = app.fleet.repositories().get(&caller, &name).await?;
+    caller.require(fleet::Role::Owner)?;
+    if !repository.hosted {
+        return Err(Problem::conflict(format!(
+            "{} is hosted elsewhere: its own server gives credentials",
+            repository.name
+        )));
+    }
+    let token = TokenSpec {
+        name: format!("git-{}-{}", repository.name, spec.name),
+        role: if spec.write {
+            fleet::Role::Operator
+        } else {
+            fleet::Role::Viewer
+        },
+        scope: credential::scope(&repository.id)?,
+        expires_at: spec.expires_at,
+    };
+    let made = app.fleet.tokens().create(&caller, &token).await?;
+    let made = GitCredential::new(made, &repository.url);
+    Ok((StatusCode::CREATED, axum::Json(made)).into_response())
+}
+
+/// Takes a credential away.
+#[utoipa::path(delete, path = "/tenants/{tenant}/repositories/{repository}/credentials/{credential}", tag = "repositories", operation_id = "deleteGitCredential",
+    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("repository" = String, Path, description = "Name or id"), ("credential" = String, Path, description = "Id")),
+    responses((status = 204, description = "Gone")))]
+async fn credential_delete(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name, id)): Path<(String, String, String)>,
+) -> Result<Response, Problem> {
+    let repository = app.fleet.repositories().get(&caller, &name).await?;
+    caller.require(fleet::Role::Owner)?;
+    let token = app.fleet.tokens().get(&caller, &id).await?;
+    if credential::repository(&token.scope).as_deref() != Some(&repository.id) {
+        return Err(fleet::Error::not_found("credential", id).into());
+    }
+    app.fleet.tokens().delete(&caller, &token.id).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// The repository as it is now, with what only the server knows.

@@ -204,7 +204,7 @@ async fn plan_get(State(app): State<Shared>, In(caller): In, Path((_, id)): Path
     Ok(axum::Json(app.fleet.plans().get(&caller, &id).await?).into_response())
 }
 
-/// Adds to an overview what steering knows: rollouts under way.
+/// Adds to an overview what steering knows: rollouts under way, and open alerts.
 pub(super) async fn complete(app: &Shared, caller: &fleet::Caller, overview: &mut Overview) -> Result<(), Problem> {
     let query = fleet::Query {
         state: Some("active".to_owned()),
@@ -212,5 +212,10 @@ pub(super) async fn complete(app: &Shared, caller: &fleet::Caller, overview: &mu
         ..fleet::Query::default()
     };
     overview.rollouts = app.fleet.rollouts().list(caller, &query).await?.items;
+    let query = fleet::Query {
+        state: Some("open".to_owned()),
+        ..query
+    };
+    overview.alerts = app.fleet.alerts().list(caller, &query).await?.items;
     Ok(())
 }

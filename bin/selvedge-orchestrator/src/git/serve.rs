@@ -3,7 +3,7 @@
 //! | user name | password | may |
 //! |---|---|---|
 //! | anything | API token (`slv_…`) | pull as viewer, push as operator of the whole tenant |
-//! | anything | credential of this repository (`slg_…`) | pull; push if it was made so |
+//! | anything | credential of this repository (`slv_…` too) | pull; push if it was made so |
 //! | `host-ID` | the host's own, from its assignment | pull the repository of its site |
 
 use axum::{
@@ -17,7 +17,10 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use fleet::{Role, model::Repository};
 
-use super::backend::{self, ask};
+use super::{
+    backend::{self, ask},
+    credential,
+};
 use crate::{
     app::Shared,
     hooks::same,
@@ -111,10 +114,14 @@ async fn allow(
             Ok(_) | Err(fleet::Error::Unauthenticated) => return Err(refused()),
             Err(error) => return Err(error.into()),
         };
-        if write {
-            caller.require(Role::Operator)?;
-        } else {
-            caller.require_anywhere(Role::Viewer)?;
+        match credential::of(&caller) {
+            Some((id, _)) if id != repository.id => return Err(refused()),
+            Some((_, role)) if write && role < Role::Operator => {
+                return Err(Problem::forbidden("this credential only pulls"));
+            }
+            Some(_) => {}
+            None if write => caller.require(Role::Operator)?,
+            None => caller.require_anywhere(Role::Viewer)?,
         }
         return Ok((found.id, repository, caller.actor));
     }

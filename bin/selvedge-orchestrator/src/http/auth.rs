@@ -74,7 +74,7 @@ impl FromRequestParts<Shared> for Who {
 async fn identify(parts: &Parts, app: &Shared) -> Result<Who, Problem> {
     let from = address(parts, &app.config);
     if let Some(token) = bearer(&parts.headers) {
-        let caller = app.fleet.tokens().authenticate(token, &from).await?;
+        let caller = program(app, token, &from).await?;
         return Ok(Who::Token(Box::new(caller)));
     }
     let Some(secret) = cookie(&parts.headers, COOKIE) else {
@@ -102,6 +102,15 @@ async fn identify(parts: &Parts, app: &Shared) -> Result<Who, Problem> {
         secret,
         from,
     })
+}
+
+/// The caller that an API token stands for. Tokens that are for Git open nothing else.
+pub(crate) async fn program(app: &Shared, token: &str, from: &str) -> Result<Caller, Problem> {
+    let caller = app.fleet.tokens().authenticate(token, from).await?;
+    if crate::git::credential::of(&caller).is_some() {
+        return Err(Problem::forbidden("this token is for Git only"));
+    }
+    Ok(caller)
 }
 
 /// Refuses a request that a page of another site made.

@@ -72,11 +72,10 @@ pub(crate) fn git_credential(app: &App, host: &str) -> (String, String) {
 /// Sends each host that is connected here what changed for it. Runs as long as the process.
 pub(crate) async fn run(app: Shared) {
     const KINDS: [Kind; 2] = [Kind::Assignment, Kind::Revocation];
-    let mut after = None;
     loop {
-        let failed = match app.fleet.changes().tail(&KINDS, after).await {
+        // From now, and everything is compared once: so nothing that came while nobody listened is missed.
+        let failed = match app.fleet.changes().tail(&KINDS, None).await {
             Ok(mut tail) => {
-                // What changed while nobody listened.
                 everything(&app).await;
                 loop {
                     match tail.next().await {
@@ -86,7 +85,6 @@ pub(crate) async fn run(app: Shared) {
                                     tracing::warn!(error = %telemetry::chain(&error), "hosts could not be told of a change");
                                 }
                             }
-                            after = Some(tail.position());
                         }
                         Err(error) => break error,
                     }
@@ -95,8 +93,6 @@ pub(crate) async fn run(app: Shared) {
             Err(error) => error,
         };
         tracing::warn!(error = %telemetry::chain(&failed), "the change log can't be read");
-        // Begin anew from now: everything is compared.
-        after = None;
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     }
 }

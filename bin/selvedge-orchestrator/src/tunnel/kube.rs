@@ -21,7 +21,7 @@ use super::{Action, note, proxy};
 use crate::{
     app::Shared,
     http::{
-        auth::{address, bearer},
+        auth::{address, bearer, program},
         body::bounded,
         problem::Problem,
     },
@@ -92,7 +92,7 @@ async fn answer(app: &Shared, tenant: &str, site: &str, request: Request) -> Res
     let from = address(&parts, &app.config);
     let token = bearer(&parts.headers)
         .ok_or_else(|| Problem::unauthorized("send an API token: selvedge kubeconfig writes one for kubectl"))?;
-    let mut caller = app.fleet.tokens().authenticate(token, &from).await?;
+    let mut caller = program(app, token, &from).await?;
     caller.from = from;
     let request = Request::from_parts(parts, body);
     let found = app.fleet.tenants().find(tenant).await?;
