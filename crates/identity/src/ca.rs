@@ -11,7 +11,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use telemetry::Clock;
 
-use crate::{csr::Csr, x509};
+use crate::{csr::Csr, trust, x509};
 
 /// How long a host's certificate is good if nothing else is said.
 pub const HOST_LIFETIME: Duration = Duration::from_hours(30 * 24);
@@ -19,7 +19,7 @@ pub const HOST_LIFETIME: Duration = Duration::from_hours(30 * 24);
 pub const SERVER_LIFETIME: Duration = Duration::from_hours(365 * 24);
 /// How long an authority is good.
 pub const AUTHORITY_LIFETIME: Duration = Duration::from_hours(20 * 365 * 24);
-/// Certificates are valid from this long before they are made.
+/// Hosts' certificates are valid from this long before they are made.
 pub const SKEW: Duration = Duration::from_hours(1);
 
 /// What went wrong with an authority.
@@ -80,7 +80,7 @@ impl Authority {
         params.distinguished_name = common_name(&format!("{name} {mark}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        set_validity(&mut params, clock, AUTHORITY_LIFETIME)?;
+        set_validity(&mut params, clock, AUTHORITY_LIFETIME, Start::Oldest)?;
         let certificate = params.self_signed(&key).map_err(failed)?;
         Self::with(certificate.der().clone(), key)
     }
@@ -137,7 +137,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial()?);
-        set_validity(&mut params, clock, lifetime)?;
+        set_validity(&mut params, clock, lifetime, Start::Now)?;
         let certificate = params.signed_by(csr, &self.issuer).map_err(failed)?;
         let facts = x509::facts(certificate.der()).ok_or(Error::Damaged)?;
         Ok(Issued {
@@ -164,7 +164,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial()?);
-        set_validity(&mut params, clock, lifetime)?;
+        set_validity(&mut params, clock, lifetime, Start::Oldest)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
         let facts = x509::facts(certificate.der()).ok_or(Error::Damaged)?;
         Ok(Serving {
@@ -215,7 +215,20 @@ fn serial() -> Result<SerialNumber, Error> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-fn set_validity(params: &mut CertificateParams, clock: &Clock, lifetime: Duration) -> Result<(), Error> {
+/// From when a certificate is valid.
+enum Start {
+    /// A little before now: what hosts show to orchestrators, whose clocks are right.
+    Now,
+    /// The day that no host's clock counts as before: what is shown to hosts, whose clocks may not be set yet.
+    Oldest,
+}
+
+fn set_validity(
+    params: &mut CertificateParams,
+    clock: &Clock,
+    lifetime: Duration,
+    start: Start,
+) -> Result<(), Error> {
     let at = |time: Timestamp| {
         let seconds = u64::try_from(time.as_second()).map_err(|_| Error::Lifetime)?;
         Ok(rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds))
@@ -226,7 +239,11 @@ fn set_validity(params: &mut CertificateParams, clock: &Clock, lifetime: Duratio
     if end.as_second() >= 253_402_300_800 {
         return Err(Error::Lifetime);
     }
-    params.not_before = at(now.checked_sub(SKEW).map_err(|_| Error::Lifetime)?)?;
+    let begin = now.checked_sub(SKEW).map_err(|_| Error::Lifetime)?;
+    params.not_before = at(match start {
+        Start::Now => begin,
+        Start::Oldest => begin.min(trust::OLDEST),
+    })?;
     params.not_after = at(end)?;
     Ok(())
 }

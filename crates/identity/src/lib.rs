@@ -38,9 +38,10 @@
 //!
 //! # Clocks
 //!
-//! A certificate is valid from one hour before it is issued, so that processes whose clocks differ by less agree. An
-//! expired one is let in for another five minutes. A host whose clock is behind its own certificate's start (no
-//! battery) takes that start as the time for checking the orchestrator's certificate.
+//! A host's certificate is valid from one hour before it is issued, so that processes whose clocks differ by less agree.
+//! An expired one is let in for another five minutes. A host whose clock is not set (no battery) checks the
+//! orchestrator's certificate at the start of its own, or on 1 January 2026 while it has none; the certificates that an
+//! orchestrator makes for itself are valid since that day.
 
 pub mod activation;
 pub mod backoff;

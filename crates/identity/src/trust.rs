@@ -14,7 +14,7 @@ use telemetry::Clock;
 use crate::credentials::Credentials;
 
 /// No clock is before this: this software isn't older. Hosts without a battery start in 1970 and must still come in.
-const OLDEST: Timestamp = Timestamp::constant(1_767_225_600, 0);
+pub(crate) const OLDEST: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
 /// Why no trust could be made.
 #[derive(Debug, thiserror::Error)]
