@@ -155,8 +155,7 @@ fn fill(path: &str, tenant: &str, ids: &BTreeMap<&'static str, String>) -> Strin
 async fn ask(server: &Server, token: Option<&str>, operation: &Operation, path: &str) -> (StatusCode, String) {
     let mut request = server
         .client
-        .request(operation.method.clone(), format!("{}/api/v1{path}", server.url))
-        .query(&[("q", "x")]);
+        .request(operation.method.clone(), format!("{}/api/v1{path}?q=x", server.url));
     if let Some(token) = token {
         request = request.bearer_auth(token);
     }
