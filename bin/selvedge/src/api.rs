@@ -11,17 +11,16 @@ use crate::kubeconfig::Kubeconfig;
 /// The host did not answer at all.
 #[derive(Debug)]
 pub(crate) struct Unreachable {
-    server: String,
-    why: String,
+    pub(crate) server: String,
+    pub(crate) why: String,
+    /// What to look at.
+    pub(crate) hint: &'static str,
 }
 
 impl std::fmt::Display for Unreachable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { server, why } = self;
-        write!(
-            f,
-            "{server} does not answer ({why}); is selvedge-host running, and is the kubeconfig this host's?"
-        )
+        let Self { server, why, hint } = self;
+        write!(f, "{server} does not answer ({why}); {hint}")
     }
 }
 
@@ -122,6 +121,7 @@ impl Api {
         let answer = request.send().await.map_err(|error| Unreachable {
             server: self.server.clone(),
             why: telemetry::chain(&error).to_string(),
+            hint: "is selvedge-host running, and is the kubeconfig this host's?",
         })?;
         let code = answer.status().as_u16();
         let bytes = answer.bytes().await.context("the answer broke off")?;

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod fleet;
 pub(crate) mod get;
 pub(crate) mod logs;
 pub(crate) mod nic;

@@ -19,10 +19,15 @@ use tokio::{
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
     /// Opens the serial console; leave with Ctrl-].
-    #[command(after_help = "Examples:\n  selvedge vm console shop/till")]
+    #[command(
+        after_help = "Examples:\n  selvedge vm console shop/till\n  selvedge vm console --site shop-17 shop/till"
+    )]
     Console {
         /// namespace/name
         machine: Machine,
+        /// The site, through the orchestrator; else on this host itself.
+        #[arg(long)]
+        site: Option<String>,
     },
 }
 
@@ -93,6 +98,16 @@ fn paths(config: &Path) -> anyhow::Result<Paths> {
 }
 
 impl Machine {
+    /// Its namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where the serial console is written: the part before and the part now.
     pub(crate) fn console_logs(&self, config: &Path) -> anyhow::Result<[PathBuf; 2]> {
         let state = paths(config)?.state;
@@ -114,7 +129,7 @@ impl fmt::Display for Machine {
 }
 
 pub(crate) async fn run(command: &Command, config: &Path) -> anyhow::Result<ExitCode> {
-    let Command::Console { machine } = command;
+    let Command::Console { machine, .. } = command;
     let path = machine.console(config)?;
     let stream = UnixStream::connect(&path).await.with_context(|| {
         format!(
@@ -141,10 +156,9 @@ const CTRL_RIGHT_BRACKET: u8 = 0x1d;
 /// Carries bytes both ways until either side ends or Ctrl-] is typed.
 async fn attach(stream: UnixStream) -> anyhow::Result<()> {
     let (mut from, mut to) = stream.into_split();
-    let mut input = tokio::io::stdin();
     let mut output = tokio::io::stdout();
-    let (mut typed, mut shown) = ([0; 1024], [0; 4096]);
-    let mut typing = true;
+    let mut shown = [0; 4096];
+    let mut keys = Keys::new();
     loop {
         tokio::select! {
             read = from.read(&mut shown) => match read? {
@@ -154,27 +168,61 @@ async fn attach(stream: UnixStream) -> anyhow::Result<()> {
                     output.flush().await?;
                 }
             },
-            read = input.read(&mut typed), if typing => match read? {
-                // The end of a pipe: go on showing what the machine writes.
-                0 => typing = false,
-                count => {
-                    let bytes = &typed[..count];
-                    let end = bytes.iter().position(|byte| *byte == CTRL_RIGHT_BRACKET);
-                    to.write_all(&bytes[..end.unwrap_or(count)]).await?;
-                    if end.is_some() {
-                        return Ok(());
-                    }
-                }
+            typed = keys.next() => match typed? {
+                Some(bytes) => to.write_all(&bytes).await?,
+                None => return Ok(()),
             },
         }
     }
 }
 
+/// What is typed, up to Ctrl-].
+pub(crate) struct Keys {
+    input: tokio::io::Stdin,
+    buffer: [u8; 1024],
+    typing: bool,
+    /// Ctrl-] was typed after what was given out last.
+    left: bool,
+}
+
+impl Keys {
+    /// From standard input.
+    pub(crate) fn new() -> Self {
+        Self {
+            input: tokio::io::stdin(),
+            buffer: [0; 1024],
+            typing: true,
+            left: false,
+        }
+    }
+
+    /// What is typed next; none after Ctrl-]. May be dropped before it is ready without loss.
+    pub(crate) async fn next(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+        if self.left {
+            return Ok(None);
+        }
+        if self.typing {
+            let count = self.input.read(&mut self.buffer).await?;
+            let bytes = &self.buffer[..count];
+            if let Some(end) = bytes.iter().position(|byte| *byte == CTRL_RIGHT_BRACKET) {
+                self.left = true;
+                return Ok((end > 0).then(|| bytes[..end].to_vec()));
+            }
+            if count > 0 {
+                return Ok(Some(bytes.to_vec()));
+            }
+            // The end of a pipe: go on showing what the machine writes.
+            self.typing = false;
+        }
+        std::future::pending().await
+    }
+}
+
 /// Standard input in raw mode until dropped; nothing if it is no terminal.
-struct RawTerminal(Option<Termios>);
+pub(crate) struct RawTerminal(Option<Termios>);
 
 impl RawTerminal {
-    fn enter() -> Self {
+    pub(crate) fn enter() -> Self {
         let stdin = std::io::stdin();
         let Ok(before) = termios::tcgetattr(stdin.as_fd()) else {
             return Self(None);
