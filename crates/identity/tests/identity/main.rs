@@ -1,4 +1,9 @@
 //! Identities, with OpenSSL as the other opinion.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers too: a failed unwrap is a failed test"
+)]
 
 mod certificates;
 mod enrolment;

@@ -32,7 +32,7 @@ pub enum ProxyError {
     )]
     Address,
     /// It wants a name and password, or others.
-    #[error("the proxy wants a user name and password (407)")]
+    #[error("the proxy wants a user name and password, or others than it was given")]
     Authorization,
     /// It said no.
     #[error("the proxy refused the tunnel: {0}")]
@@ -111,7 +111,8 @@ impl Proxy {
         match code {
             Some(code) if version.starts_with("HTTP/1.") => match code {
                 200..=299 => Ok(()),
-                407 => Err(ProxyError::Authorization),
+                // tinyproxy says 401 to a wrong password, against the RFC.
+                401 | 407 => Err(ProxyError::Authorization),
                 _ => Err(ProxyError::Refused(line.chars().take(120).collect())),
             },
             _ => Err(ProxyError::Nonsense),

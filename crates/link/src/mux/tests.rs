@@ -69,7 +69,7 @@ impl Pair {
                 let said = self.said[side].entry(id).or_default();
                 let length = length.min(OUTBOX_MAX - half.outbox.len());
                 let bytes: Vec<u8> = (said.len()..said.len() + length)
-                    .map(|at| (at % 251) as u8)
+                    .map(|at| u8::try_from(at % 251).unwrap())
                     .collect();
                 said.extend(&bytes);
                 half.outbox.extend_from_slice(&bytes);
@@ -86,7 +86,7 @@ impl Pair {
                     return;
                 }
                 let bytes = take(&mut half.inbox, most);
-                half.taken += bytes.len() as u32;
+                half.taken += u32::try_from(bytes.len()).unwrap();
                 self.heard[side].entry(id).or_default().extend(&bytes[..]);
                 self.ends[side].give_credit(id);
             }
@@ -182,7 +182,7 @@ proptest! {
                 0 => Frame::Control(payload),
                 1 => Frame::Open(id, Bytes::new()),
                 2 => Frame::Data(id, payload),
-                3 => Frame::Credit(id, size as u32),
+                3 => Frame::Credit(id, u32::try_from(size).unwrap()),
                 4 => Frame::Finish(id),
                 _ => Frame::Reset(id, "x".into()),
             };

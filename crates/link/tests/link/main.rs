@@ -1,4 +1,9 @@
 //! Host and orchestrator on real TCP and TLS.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers too: a failed unwrap is a failed test"
+)]
 
 mod budget;
 mod hostile;

@@ -1,6 +1,10 @@
 //! Through an HTTP proxy.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use link::host::{Proxy, State};
 use tokio::{
@@ -68,7 +72,7 @@ async fn what_a_proxy_refuses_is_said() {
         (
             proxy("c2VjcmV0").await.to_string(),
             lab.url(),
-            "wants a user name and password (407)",
+            "wants a user name and password",
         ),
         (
             proxy("").await.to_string(),
@@ -86,4 +90,63 @@ async fn what_a_proxy_refuses_is_said() {
         };
         assert!(reason.contains(why), "{reason}");
     }
+}
+
+/// A program that ends with its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The same with a proxy that people use. Where tinyproxy isn't installed, the one above is the only witness.
+#[tokio::test]
+async fn a_host_comes_through_tinyproxy() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let file = dir.path().join("tinyproxy.conf");
+    let settings = format!("Port {port}\nListen 127.0.0.1\nAllow 127.0.0.1\nBasicAuth ada secret\n");
+    std::fs::write(&file, settings).unwrap();
+    let started = Command::new("tinyproxy")
+        .arg("-d")
+        .arg("-c")
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(started) = started else {
+        eprintln!("tinyproxy is not installed: not tried");
+        return;
+    };
+    let _running = Running(started);
+    let listens = async {
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), listens)
+        .await
+        .unwrap();
+
+    let lab = Lab::new().await;
+    let mut options = lab.options("host-1");
+    options.proxy = Some(Proxy::parse(&format!("http://ada:secret@127.0.0.1:{port}")).unwrap());
+    let mut host = Host::run(options);
+    let mut link = lab.welcome(0).await;
+    host.is_up(&mut link).await;
+    drop(host);
+
+    let mut options = lab.options("host-1");
+    options.proxy = Some(Proxy::parse(&format!("http://ada:wrong@127.0.0.1:{port}")).unwrap());
+    let mut host = Host::run(options);
+    let reached = host.reaches(|state| matches!(state, State::Pausing { .. })).await;
+    let State::Pausing { reason, .. } = reached else {
+        unreachable!()
+    };
+    assert!(reason.contains("wants a user name and password"), "{reason}");
 }

@@ -48,7 +48,9 @@ fn drive(mut link: Link) -> (Handle, JoinHandle<()>) {
 }
 
 async fn say_and_hear(stream: Stream, length: usize, seed: usize) {
-    let wanted: Vec<u8> = (0..length).map(|at| ((at * 31 + seed * 7) % 251) as u8).collect();
+    let wanted: Vec<u8> = (0..length)
+        .map(|at| u8::try_from((at * 31 + seed * 7) % 251).unwrap())
+        .collect();
     let (mut read, mut write) = tokio::io::split(stream);
     let said = wanted.clone();
     let say = async move {
