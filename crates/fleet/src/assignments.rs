@@ -83,10 +83,24 @@ pub(crate) async fn next(tx: &mut Tx<'_>) -> Result<i64, Error> {
     }
 }
 
+/// The number that was given last.
+async fn last(tx: &mut Tx<'_>) -> Result<Option<i64>, Error> {
+    let row = tx
+        .row(
+            "SELECT value FROM counter WHERE name='assignment' FOR UPDATE",
+            vec![],
+        )
+        .await?;
+    Ok(row.map(|row| row.int(0)))
+}
+
 /// Starts a new epoch.
 pub(crate) async fn new_epoch(tx: &mut Tx<'_>) -> Result<(), Error> {
     let now = (tx.now.millis() / 1000) << COUNT_BITS;
-    let last = next(tx).await?;
+    let last = match last(tx).await? {
+        Some(last) => last,
+        None => next(tx).await?,
+    };
     let mut past = past(tx.row(PAST, vec![]).await?);
     past.push(((last >> COUNT_BITS) << COUNT_BITS, last));
     let text = serde_json::to_string(&past).unwrap_or_default();
@@ -97,9 +111,12 @@ pub(crate) async fn new_epoch(tx: &mut Tx<'_>) -> Result<(), Error> {
     .await?;
     // A clock that went back must not take the epoch with it.
     let first = now.max(((last >> COUNT_BITS) + 1) << COUNT_BITS);
-    tx.run("UPDATE counter SET value=$1 WHERE name='assignment'", args![first])
-        .await
-        .map(drop)
+    tx.run(
+        "UPDATE counter SET value=$1 WHERE name='assignment'",
+        args![first],
+    )
+    .await
+    .map(drop)
 }
 
 const PAST: &str = "SELECT value FROM meta WHERE name='epochs'";
@@ -240,7 +257,10 @@ impl Assignments<'_> {
             if changed == 1 {
                 tell(tx, tenant, "site", site);
                 let name = tx
-                    .row("SELECT name FROM site WHERE tenant=$1 AND id=$2", args![tenant, site])
+                    .row(
+                        "SELECT name FROM site WHERE tenant=$1 AND id=$2",
+                        args![tenant, site],
+                    )
                     .await?;
                 let name = name.map_or(String::new(), |row| row.text(0));
                 tx.changed(tenant, Kind::Site, Op::Upsert, site, &name, Some(site));
@@ -301,7 +321,11 @@ impl Assignments<'_> {
                 .await?;
             return Ok(None);
         }
-        if said == ours { Ok(None) } else { self.read(tenant, row) }
+        if said == ours {
+            Ok(None)
+        } else {
+            self.read(tenant, row)
+        }
     }
 
     /// Whether a number was given by this database, and not by a later one that was lost.
@@ -310,14 +334,18 @@ impl Assignments<'_> {
             return Ok(true);
         }
         let db = self.0.db();
-        let counter = db.row("SELECT value FROM counter WHERE name='assignment'", vec![]).await?;
+        let counter = db
+            .row("SELECT value FROM counter WHERE name='assignment'", vec![])
+            .await?;
         let last = counter.map_or(0, |row| row.int(0));
         let first = (last >> COUNT_BITS) << COUNT_BITS;
         if (first..=last).contains(&number) {
             return Ok(true);
         }
         let past = past(db.row(PAST, vec![]).await?);
-        Ok(past.iter().any(|(first, last)| (*first..=*last).contains(&number)))
+        Ok(past
+            .iter()
+            .any(|(first, last)| (*first..=*last).contains(&number)))
     }
 
     /// A host knows more than this database: it was restored from a backup.
@@ -331,7 +359,7 @@ impl Assignments<'_> {
                         args![tenant, host, said],
                     )
                     .await?;
-                    if next(tx).await? <= said {
+                    if last(tx).await?.is_none_or(|last| last < said) {
                         // Put back without our restore: numbers would be given twice.
                         new_epoch(tx).await?;
                     }

@@ -91,7 +91,12 @@ impl Audit<'_> {
     /// Lines after `seq`, oldest first, at most `limit`: for exports, which go on until none come.
     pub async fn export(&self, caller: &Caller, seq: i64, limit: usize) -> Result<Vec<AuditEntry>, Error> {
         caller.require(Role::Owner)?;
-        Ok(self.rows(&caller.tenant, seq, limit).await?.iter().map(read).collect())
+        Ok(self
+            .rows(&caller.tenant, seq, limit)
+            .await?
+            .iter()
+            .map(read)
+            .collect())
     }
 
     async fn rows(&self, tenant: &str, seq: i64, limit: usize) -> Result<Vec<Row>, Error> {

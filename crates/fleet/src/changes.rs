@@ -85,7 +85,11 @@ fn raw(row: &Row) -> Option<Raw> {
         seq: row.int(0),
         tenant: row.text(1),
         kind: Kind::parse(row.str(2))?,
-        op: if row.str(3) == "delete" { Op::Delete } else { Op::Upsert },
+        op: if row.str(3) == "delete" {
+            Op::Delete
+        } else {
+            Op::Upsert
+        },
         id: row.text(4),
         name: row.text(5),
         site: row.opt_text(6),
@@ -93,19 +97,15 @@ fn raw(row: &Row) -> Option<Raw> {
 }
 
 /// The rows after a number, of one tenant or all, of some kinds or all; and the number up to which that is.
-async fn read(
-    db: &Db,
-    tenant: Option<&str>,
-    kinds: &[Kind],
-    after: i64,
-) -> Result<(Vec<Raw>, i64), Error> {
+async fn read(db: &Db, tenant: Option<&str>, kinds: &[Kind], after: i64) -> Result<(Vec<Raw>, i64), Error> {
     let mut sql = Sql::new("SELECT seq,tenant,kind,op,id,name,site FROM change WHERE seq>");
     sql.bind(after);
     if let Some(tenant) = tenant {
         sql.push(" AND tenant=").bind(tenant);
     }
     if !kinds.is_empty() {
-        sql.push(" AND kind IN ").list(kinds.iter().map(|kind| kind.as_str()));
+        sql.push(" AND kind IN ")
+            .list(kinds.iter().map(|kind| kind.as_str()));
     }
     sql.push(" ORDER BY seq LIMIT ").bind(BATCH);
     let rows = db.query(sql).await?;
@@ -174,8 +174,7 @@ impl Subscription {
     pub async fn next(&mut self) -> Result<Vec<Change>, Error> {
         loop {
             let told = if self.catching_up {
-                let (rows, last) =
-                    read(self.fleet.db(), Some(&self.caller.tenant), &[], self.after).await?;
+                let (rows, last) = read(self.fleet.db(), Some(&self.caller.tenant), &[], self.after).await?;
                 if rows.is_empty() && last == self.after {
                     self.catching_up = false;
                     continue;
@@ -219,7 +218,9 @@ impl Subscription {
 
 impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subscription").field("after", &self.after).finish_non_exhaustive()
+        f.debug_struct("Subscription")
+            .field("after", &self.after)
+            .finish_non_exhaustive()
     }
 }
 
@@ -253,8 +254,8 @@ impl Changes<'_> {
     /// longer has what came since (or, after a restore, not yet): the watcher reads everything anew.
     pub async fn subscribe(&self, caller: &Caller, after: Option<i64>) -> Result<Subscription, Error> {
         caller.require_anywhere(crate::Role::Viewer)?;
-        let feed = self.feed(&caller.tenant);
         let newest = self.newest().await?;
+        let feed = self.feed(&caller.tenant, newest);
         let from = after.unwrap_or(newest);
         if from > newest || from < newest && self.oldest().await? > from + 1 {
             return Err(Error::TooOld { asked: from });
@@ -273,15 +274,15 @@ impl Changes<'_> {
         Ok(row.and_then(|row| row.opt_int(0)).unwrap_or(i64::MAX))
     }
 
-    /// The tenant's reader, started if there is none.
-    fn feed(&self, tenant: &str) -> broadcast::Receiver<Told> {
+    /// The tenant's reader, started after a number if there is none.
+    fn feed(&self, tenant: &str, after: i64) -> broadcast::Receiver<Told> {
         let mut hub = self.0.0.hub.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = hub.get(tenant) {
             return sender.subscribe();
         }
         let (sender, receiver) = broadcast::channel(BEHIND);
         hub.insert(tenant.to_owned(), sender.clone());
-        tokio::spawn(run(self.0.clone(), tenant.to_owned(), sender));
+        tokio::spawn(run(self.0.clone(), tenant.to_owned(), after, sender));
         receiver
     }
 
@@ -301,7 +302,10 @@ impl Changes<'_> {
                         )
                         .await?;
                     match row {
-                        Some(row) => tx.run("DELETE FROM change WHERE seq<=$1", args![row.int(0)]).await,
+                        Some(row) => {
+                            tx.run("DELETE FROM change WHERE seq<=$1", args![row.int(0)])
+                                .await
+                        }
                         None => Ok(0),
                     }
                 })
@@ -329,9 +333,8 @@ impl Changes<'_> {
 }
 
 /// One tenant's reader: ends when nobody watches.
-async fn run(fleet: Fleet, tenant: String, sender: broadcast::Sender<Told>) {
+async fn run(fleet: Fleet, tenant: String, mut after: i64, sender: broadcast::Sender<Told>) {
     let mut changed = fleet.db().changed();
-    let mut after = None;
     loop {
         {
             let mut hub = fleet.0.hub.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -359,14 +362,10 @@ async fn run(fleet: Fleet, tenant: String, sender: broadcast::Sender<Told>) {
     }
 }
 
-async fn step(fleet: &Fleet, tenant: &str, after: &mut Option<i64>) -> Result<Vec<Change>, Error> {
-    let Some(from) = *after else {
-        *after = Some(fleet.changes().newest().await?);
-        return Ok(Vec::new());
-    };
-    let (rows, last) = read(fleet.db(), Some(tenant), &[], from).await?;
+async fn step(fleet: &Fleet, tenant: &str, after: &mut i64) -> Result<Vec<Change>, Error> {
+    let (rows, last) = read(fleet.db(), Some(tenant), &[], *after).await?;
     let told = tell(fleet, tenant, rows).await?;
-    *after = Some(last);
+    *after = last;
     Ok(told)
 }
 
@@ -381,7 +380,9 @@ async fn tell(fleet: &Fleet, tenant: &str, rows: Vec<Raw>) -> Result<Vec<Change>
     }
     let caller = Caller::system(tenant, "stream");
     let ids = |kind: Kind| -> Vec<String> {
-        let of_kind = newest.values().filter(|row| row.kind == kind && row.op == Op::Upsert);
+        let of_kind = newest
+            .values()
+            .filter(|row| row.kind == kind && row.op == Op::Upsert);
         of_kind.map(|row| row.id.clone()).collect()
     };
     let mut objects: HashMap<(Kind, String), Value> = HashMap::new();
@@ -406,13 +407,18 @@ async fn tell(fleet: &Fleet, tenant: &str, rows: Vec<Raw>) -> Result<Vec<Change>
             objects.insert((Kind::Rollout, id), object);
         }
     }
+    for id in ids(Kind::Alert) {
+        if let Some(object) = found(fleet.alerts().get(&caller, &id).await)? {
+            objects.insert((Kind::Alert, id), object);
+        }
+    }
     let places = places(fleet, tenant, newest.values()).await?;
     let mut told: Vec<Change> = newest
         .into_values()
         .map(|row| {
-            let object = objects.remove(&(row.kind, row.id.clone())).unwrap_or_else(|| {
-                serde_json::json!({"id": row.id, "name": row.name})
-            });
+            let object = objects
+                .remove(&(row.kind, row.id.clone()))
+                .unwrap_or_else(|| serde_json::json!({"id": row.id, "name": row.name}));
             Change {
                 seq: row.seq,
                 kind: row.kind,
@@ -452,7 +458,11 @@ async fn places<'a>(
     for row in rows {
         if let Some(site) = &row.site {
             // A site that is gone has no labels; whoever was bound to its name hears of it.
-            let name = if row.kind == Kind::Site { row.name.clone() } else { String::new() };
+            let name = if row.kind == Kind::Site {
+                row.name.clone()
+            } else {
+                String::new()
+            };
             places.insert(site.clone(), Arc::new((name, Map::new())));
             ids.push(site.clone());
         }

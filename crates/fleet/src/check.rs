@@ -109,8 +109,10 @@ pub(crate) fn mac(text: &str) -> Option<String> {
             .iter()
             .all(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()));
     // Broadcast, group and empty addresses name nobody.
-    (fits && text != "00:00:00:00:00:00" && matches!(u8::from_str_radix(parts[0], 16), Ok(first) if first & 1 == 0))
-        .then_some(text)
+    (fits
+        && text != "00:00:00:00:00:00"
+        && matches!(u8::from_str_radix(parts[0], 16), Ok(first) if first & 1 == 0))
+    .then_some(text)
 }
 
 /// A machine's serial number or UUID as we keep it; empty if it is one of those that makers forget to fill in.
@@ -146,8 +148,7 @@ pub(crate) fn patched<T: Serialize + DeserializeOwned>(spec: &T, patch: &Value) 
     if !patch.is_object() {
         return Err(Error::invalid("body", "is not a JSON object"));
     }
-    let mut value =
-        serde_json::to_value(spec).map_err(|e| Error::invalid("body", e.to_string()))?;
+    let mut value = serde_json::to_value(spec).map_err(|e| Error::invalid("body", e.to_string()))?;
     merge(&mut value, patch);
     serde_json::from_value(value).map_err(|e| Error::invalid("body", e.to_string()))
 }

@@ -40,8 +40,8 @@ use tokio::sync::watch;
 use crate::Error;
 use crate::log::Log;
 use crate::model::Time;
-pub use value::{Row, Sql, Value};
 pub(crate) use value::is_unique;
+pub use value::{Row, Sql, Value};
 
 /// How often a transaction is tried when it collides.
 const TRIES: u32 = 8;
@@ -91,6 +91,7 @@ impl Db {
     pub async fn open(url: &str, clock: &Clock) -> Result<Self, Error> {
         let db = Self::connect(url, clock).await?;
         migrate::run(&db).await?;
+        backup::check(&db).await?;
         Ok(db)
     }
 
@@ -102,7 +103,10 @@ impl Db {
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             Backend::Postgres(postgres::Postgres::open(url).await?)
         } else {
-            return Err(Error::invalid("database.url", "is neither sqlite:PATH nor postgres://…"));
+            return Err(Error::invalid(
+                "database.url",
+                "is neither sqlite:PATH nor postgres://…",
+            ));
         };
         Ok(Self {
             backend,

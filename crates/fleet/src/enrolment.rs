@@ -86,26 +86,41 @@ impl Enrolment<'_> {
         let csr = &Csr::parse(&request.csr).map_err(|e| Error::invalid("csr", e.to_string()))?;
         let machine = &decide::Machine::of(request)?;
         let this = *self;
-        let decided = self
-            .0
-            .db()
-            .write(|tx| {
-                Box::pin(async move {
-                    let decided = decide::decide(tx, machine, csr, from).await?;
-                    match &decided {
-                        decide::Decided::Waits { .. } => Ok((decided, None)),
-                        decide::Decided::In { tenant, host } => {
-                            let granted = this.issue(tx, tenant, host, csr).await?;
-                            Ok((decided, Some(granted)))
+        let attempt = async || {
+            self.0
+                .db()
+                .write(|tx| {
+                    Box::pin(async move {
+                        let decided = decide::decide(tx, machine, csr, from).await?;
+                        match &decided {
+                            decide::Decided::Waits { .. } => Ok((decided, None)),
+                            decide::Decided::In { tenant, host, key } => {
+                                let granted = this.issue(tx, tenant, host, csr).await?;
+                                if let Some(key) = key {
+                                    decide::use_up(tx, key).await?;
+                                }
+                                Ok((decided, Some(granted)))
+                            }
                         }
-                    }
+                    })
                 })
-            })
-            .await?;
-        match decided {
-            (decide::Decided::In { tenant, .. }, Some(granted)) => {
-                Ok(Answer::Granted(Box::new(self.with_assignment(&tenant, granted).await?)))
+                .await
+        };
+        let mut decided = attempt().await;
+        for _ in 0..3 {
+            match &decided {
+                // The same machine twice at once, or two of the same name: seen anew, there is no conflict.
+                Err(Error::Conflict { .. }) => {}
+                Err(error) if crate::db::is_unique(error) => {}
+                _ => break,
             }
+            decided = attempt().await;
+        }
+        let decided = decided?;
+        match decided {
+            (decide::Decided::In { tenant, .. }, Some(granted)) => Ok(Answer::Granted(Box::new(
+                self.with_assignment(&tenant, granted).await?,
+            ))),
             (decide::Decided::Waits { request } | decide::Decided::In { host: request, .. }, _) => {
                 Ok(Answer::Waiting(Waiting { request, poll: POLL }))
             }
@@ -140,7 +155,9 @@ impl Enrolment<'_> {
                     .db()
                     .write(|tx| Box::pin(async move { this.issue(tx, tenant, host, csr).await }))
                     .await?;
-                Ok(Answer::Granted(Box::new(self.with_assignment(tenant, granted).await?)))
+                Ok(Answer::Granted(Box::new(
+                    self.with_assignment(tenant, granted).await?,
+                )))
             }
             _ => Err(forbidden("this machine was turned away")),
         }
@@ -167,7 +184,12 @@ impl Enrolment<'_> {
             .map_err(|_| forbidden("the nonce is too old or not ours: ask for another"))?;
         identity::proof::check_renewal(peer, &renewal.nonce, &renewal.csr, &renewal.proof).map_err(refuse)?;
         let csr = &Csr::parse(&renewal.csr).map_err(|e| Error::invalid("csr", e.to_string()))?;
-        match self.0.hosts().by_certificate(&peer.tenant, &peer.host, &peer.serial).await? {
+        match self
+            .0
+            .hosts()
+            .by_certificate(&peer.tenant, &peer.host, &peer.serial)
+            .await?
+        {
             Standing::Known { .. } => {}
             Standing::Revoked => return Err(forbidden("this host was revoked")),
             Standing::Unknown => return Err(forbidden("this host is not known here")),
@@ -184,7 +206,13 @@ impl Enrolment<'_> {
                         return Err(forbidden("this host was revoked"));
                     }
                     let caller = host_caller(&peer.tenant, &held.host.name, from);
-                    tx.audit(&caller, "host.renew", object(&held.host), None::<&()>, None::<&()>);
+                    tx.audit(
+                        &caller,
+                        "host.renew",
+                        object(&held.host),
+                        None::<&()>,
+                        None::<&()>,
+                    );
                     this.issue(tx, &peer.tenant, &peer.host, csr).await
                 })
             })
@@ -243,7 +271,10 @@ impl Enrolment<'_> {
                     let held = locked(tx, tenant, host).await?;
                     let before = &held.host;
                     if before.phase != Phase::Pending {
-                        return Err(Error::conflict(format!("host {} does not wait for approval", before.name)));
+                        return Err(Error::conflict(format!(
+                            "host {} does not wait for approval",
+                            before.name
+                        )));
                     }
                     enrol(tx, tenant, before, Some(&site)).await?;
                     let after = locked(tx, tenant, &before.id).await?.host;
@@ -257,12 +288,12 @@ impl Enrolment<'_> {
 
 /// Makes a host's row one of an enrolled host.
 async fn enrol(tx: &mut Tx<'_>, tenant: &str, host: &Host, site: Option<&str>) -> Result<(), Error> {
-    let told = crate::assignments::next(tx).await?;
     let now = tx.now;
+    // No new generation: it has been told nothing yet, and the counter of all tenants is not for crowds.
     tx.run(
-        "UPDATE host SET phase='enrolled',site=$3,told=$4,reason='it has not connected yet',updated_at=$5,\
+        "UPDATE host SET phase='enrolled',site=$3,reason='it has not connected yet',updated_at=$4,\
          generation=generation+1 WHERE tenant=$1 AND id=$2",
-        args![tenant, &host.id, site, told, now],
+        args![tenant, &host.id, site, now],
     )
     .await?;
     if let Some(site) = site {

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +96,28 @@ impl Fleet {
         Ok(Self::over(db, keys, options))
     }
 
+    /// Writes a backup to a file of mode 0600, whole or not at all; how many rows it has. The server goes on meanwhile.
+    pub async fn backup(&self, path: &Path) -> Result<u64, Error> {
+        let part = path.with_extension("part");
+        let failed = crate::db::backup::file;
+        let mut options = tokio::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(&part).await.map_err(failed)?;
+        let mut out = tokio::io::BufWriter::new(file);
+        let rows = crate::db::backup::write(&self.0.db, &mut out).await?;
+        out.into_inner().sync_all().await.map_err(failed)?;
+        tokio::fs::rename(&part, path).await.map_err(failed)?;
+        Ok(rows)
+    }
+
+    /// Restores a backup into the empty database at `url`; how many rows it had.
+    pub async fn restore(url: &str, clock: &Clock, path: &Path) -> Result<u64, Error> {
+        let file = tokio::fs::File::open(path)
+            .await
+            .map_err(crate::db::backup::file)?;
+        crate::db::backup::restore(url, clock, &mut tokio::io::BufReader::new(file)).await
+    }
+
     /// The fleet in an open database.
     #[must_use]
     pub fn over(db: Db, keys: MasterKeys, options: Options) -> Self {
@@ -133,7 +156,13 @@ impl Fleet {
         &self.0.keys
     }
 
-    pub(crate) fn seal(&self, purpose: &str, tenant: &str, record: &str, secret: &[u8]) -> Result<Vec<u8>, Error> {
+    pub(crate) fn seal(
+        &self,
+        purpose: &str,
+        tenant: &str,
+        record: &str,
+        secret: &[u8],
+    ) -> Result<Vec<u8>, Error> {
         let binding = Binding {
             purpose,
             tenant,
@@ -145,15 +174,24 @@ impl Fleet {
         })
     }
 
-    pub(crate) fn unseal(&self, purpose: &str, tenant: &str, record: &str, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+    pub(crate) fn unseal(
+        &self,
+        purpose: &str,
+        tenant: &str,
+        record: &str,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, Error> {
         let binding = Binding {
             purpose,
             tenant,
             record,
         };
-        self.0.keys.open_sealed(binding, sealed).map_err(|e| Error::Identity {
-            what: "opening a sealed secret",
-            source: Box::new(e),
-        })
+        self.0
+            .keys
+            .open_sealed(binding, sealed)
+            .map_err(|e| Error::Identity {
+                what: "opening a sealed secret",
+                source: Box::new(e),
+            })
     }
 }

@@ -138,7 +138,8 @@ impl Idempotency<'_> {
             .write(|tx| {
                 Box::pin(async move {
                     let before = tx.now.millis() - KEPT;
-                    tx.run("DELETE FROM idempotency WHERE created_at<$1", args![before]).await
+                    tx.run("DELETE FROM idempotency WHERE created_at<$1", args![before])
+                        .await
                 })
             })
             .await

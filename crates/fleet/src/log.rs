@@ -13,7 +13,9 @@ use crate::model::{ActorKind, ObjectRef, Time};
 use crate::{Caller, Error, args};
 
 /// Kinds of objects that people watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Kind {
@@ -70,7 +72,9 @@ impl Kind {
 }
 
 /// What happened to an object that people watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub enum Op {
     /// It is there, perhaps new, perhaps changed.
@@ -239,7 +243,10 @@ async fn begin(tx: &mut Tx<'_>, tenant: &str) -> Result<(i64, String), Error> {
     )
     .await?;
     let row = tx
-        .row("SELECT seq,hash FROM audit_head WHERE tenant=$1 FOR UPDATE", args![tenant])
+        .row(
+            "SELECT seq,hash FROM audit_head WHERE tenant=$1 FOR UPDATE",
+            args![tenant],
+        )
         .await?;
     Ok(row.map_or((0, String::new()), |row| (row.int(0), row.text(1))))
 }
@@ -277,8 +284,14 @@ async fn write_changes(tx: &mut Tx<'_>, rows: Vec<Row>) -> Result<(), Error> {
             let seq = first + i64::try_from(at * 64 + n).unwrap_or(0);
             sql.push(if n == 0 { "(" } else { ",(" });
             sql.bind(seq).push(",").bind(row.tenant.as_str()).push(",");
-            sql.bind(row.kind.as_str()).push(",").bind(row.op.as_str()).push(",");
-            sql.bind(row.id.as_str()).push(",").bind(row.name.as_str()).push(",");
+            sql.bind(row.kind.as_str())
+                .push(",")
+                .bind(row.op.as_str())
+                .push(",");
+            sql.bind(row.id.as_str())
+                .push(",")
+                .bind(row.name.as_str())
+                .push(",");
             sql.bind(row.site.as_deref()).push(",").bind(now).push(")");
         }
         tx.execute(sql).await?;

@@ -55,10 +55,7 @@ impl Seen {
     }
 
     fn forget(&self, name: &str) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(name);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }
 
@@ -67,7 +64,9 @@ impl Nodes<'_> {
     pub async fn beat(&self, id: &str, url: &str) -> Result<(), Error> {
         let db = self.0.db();
         if !db.shared() {
-            let there = db.row("SELECT 1 FROM node WHERE id=$1 AND url=$2", args![id, url]).await?;
+            let there = db
+                .row("SELECT 1 FROM node WHERE id=$1 AND url=$2", args![id, url])
+                .await?;
             if there.is_some() {
                 return Ok(());
             }
@@ -92,7 +91,10 @@ impl Nodes<'_> {
         let rows = self
             .0
             .db()
-            .rows("SELECT id,url,started_at,renewed_at FROM node ORDER BY id", vec![])
+            .rows(
+                "SELECT id,url,started_at,renewed_at FROM node ORDER BY id",
+                vec![],
+            )
             .await?;
         Ok(rows
             .iter()
@@ -179,11 +181,8 @@ impl Nodes<'_> {
             .db()
             .write(|tx| {
                 Box::pin(async move {
-                    tx.run(
-                        "DELETE FROM lease WHERE name=$1 AND holder=$2",
-                        args![name, node],
-                    )
-                    .await
+                    tx.run("DELETE FROM lease WHERE name=$1 AND holder=$2", args![name, node])
+                        .await
                 })
             })
             .await
@@ -194,7 +193,9 @@ impl Nodes<'_> {
     /// unless they come back elsewhere. For the leader; `me` lives. Returns who was taken out.
     pub async fn reap(&self, me: &str, term: Duration) -> Result<Vec<String>, Error> {
         let db = self.0.db();
-        let rows = db.rows("SELECT id,beat FROM node WHERE id<>$1", args![me]).await?;
+        let rows = db
+            .rows("SELECT id,beat FROM node WHERE id<>$1", args![me])
+            .await?;
         let mut gone = Vec::new();
         for row in rows {
             let id = row.text(0);

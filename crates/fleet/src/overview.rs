@@ -2,7 +2,7 @@
 
 use crate::db::Sql;
 use crate::model::{Attention, CommitCount, ConnectionCount, Overview, State, StateCount};
-use crate::{Caller, Error, Fleet, Role};
+use crate::{Caller, Error, Fleet, Role, args};
 
 /// Things that need a look, at most.
 const ATTENTION: usize = 50;
@@ -56,7 +56,8 @@ impl Fleet {
 
         let mut sql = sites.select("s.name,s.reason,s.since FROM site s");
         // Ranks below progressing: failing, degraded, offline, stale.
-        sql.push(" AND s.rank<4 ORDER BY s.rank,s.name LIMIT ").bind(ATTENTION);
+        sql.push(" AND s.rank<4 ORDER BY s.rank,s.name LIMIT ")
+            .bind(ATTENTION);
         for row in db.query(sql).await? {
             overview.attention.push(Attention {
                 kind: "site".to_owned(),
@@ -66,6 +67,10 @@ impl Fleet {
             });
         }
 
+        if all {
+            self.attention_of_the_tenant(caller, &mut overview).await?;
+        }
+
         let mut sql = sites.select(
             "r.name,c.applied,c.sites FROM (SELECT s.repository AS repository,s.applied AS applied,\
              COUNT(*) AS sites FROM site s",
@@ -73,7 +78,8 @@ impl Fleet {
         sql.push(" AND s.applied IS NOT NULL GROUP BY s.repository,s.applied) c JOIN repository r ON r.id=c.repository \
              AND r.tenant=");
         sql.bind(caller.tenant.as_str());
-        sql.push(" ORDER BY c.sites DESC,r.name,c.applied LIMIT ").bind(COMMITS);
+        sql.push(" ORDER BY c.sites DESC,r.name,c.applied LIMIT ")
+            .bind(COMMITS);
         for row in db.query(sql).await? {
             overview.commits.push(CommitCount {
                 repository: row.text(0),
@@ -82,5 +88,53 @@ impl Fleet {
             });
         }
         Ok(overview)
+    }
+
+    /// What waits for somebody who may decide for the whole tenant.
+    async fn attention_of_the_tenant(&self, caller: &Caller, overview: &mut Overview) -> Result<(), Error> {
+        let waiting = self
+            .db()
+            .row(
+                "SELECT COUNT(*),MIN(since) FROM host WHERE tenant=$1 AND phase='pending'",
+                args![&caller.tenant],
+            )
+            .await?;
+        if let Some(row) = waiting.filter(|row| row.int(0) > 0) {
+            let count = row.int(0);
+            overview.attention.push(Attention {
+                kind: "enrollment".to_owned(),
+                name: "pending".to_owned(),
+                reason: match count {
+                    1 => "a host waits to be approved".to_owned(),
+                    _ => format!("{count} hosts wait to be approved"),
+                },
+                since: row.time(1),
+            });
+        }
+        let rollouts = self
+            .db()
+            .rows(
+                "SELECT number,phase,reason,created_at FROM rollout WHERE tenant=$1 \
+                 AND phase IN ('halted','awaitingApproval') ORDER BY number DESC LIMIT 20",
+                args![&caller.tenant],
+            )
+            .await?;
+        for row in rollouts {
+            let reason = match (row.str(1), row.str(2)) {
+                ("awaitingApproval", "") => "it waits to be approved".to_owned(),
+                (_, "") => "it was halted".to_owned(),
+                (_, reason) => reason.to_owned(),
+            };
+            overview.attention.push(Attention {
+                kind: "rollout".to_owned(),
+                name: format!("#{}", row.int(0)),
+                reason,
+                since: row.time(3),
+            });
+        }
+        // What waits for a person's decision comes before what only needs a look.
+        overview.attention.sort_by_key(|one| one.kind == "site");
+        overview.attention.truncate(ATTENTION);
+        Ok(())
     }
 }

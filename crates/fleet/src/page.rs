@@ -100,7 +100,9 @@ impl Order {
     /// Reads what the query says; `id` is the column that makes the order unique.
     pub(crate) fn new(query: &Query, sorts: &[Sort], id: &'static str) -> Result<Self, Error> {
         let asked = query.sort.as_deref().unwrap_or(sorts[0].name);
-        let (down, name) = asked.strip_prefix('-').map_or((false, asked), |name| (true, name));
+        let (down, name) = asked
+            .strip_prefix('-')
+            .map_or((false, asked), |name| (true, name));
         let sort = sorts.iter().find(|sort| sort.name == name).ok_or_else(|| {
             let names: Vec<_> = sorts.iter().map(|sort| sort.name).collect();
             Error::invalid("sort", format!("is none of {}", names.join(", ")))
@@ -119,11 +121,9 @@ impl Order {
             after: None,
         };
         if let Some(cursor) = query.cursor.as_deref().filter(|c| !c.is_empty()) {
-            order.after = Some(
-                order
-                    .read(cursor)
-                    .ok_or_else(|| Error::invalid("cursor", "is not one of this list: start again without it"))?,
-            );
+            order.after = Some(order.read(cursor).ok_or_else(|| {
+                Error::invalid("cursor", "is not one of this list: start again without it")
+            })?);
         }
         Ok(order)
     }
@@ -192,11 +192,30 @@ impl Query {
         Selector::parse(self.selector.as_deref().unwrap_or(""))
     }
 
+    /// Adds what the free text asks for in the language of [`crate::search`], for lists of sites and hosts.
+    pub(crate) fn search(&self, target: crate::search::Target, sql: &mut Sql) -> Result<(), Error> {
+        let text = self.q.as_deref().unwrap_or("");
+        if text.contains('\0') {
+            return Err(Error::invalid("q", "has a NUL in it"));
+        }
+        let query = crate::search::Query::parse(text)?;
+        if !query.condition(target, sql) {
+            return Err(Error::invalid(
+                "q",
+                "asks for something that this list does not have",
+            ));
+        }
+        Ok(())
+    }
+
     /// The words of the free text, lower-case, as LIKE patterns.
     pub(crate) fn patterns(&self) -> Result<Vec<String>, Error> {
         let text = self.q.as_deref().unwrap_or("");
         if text.len() > LONGEST_SEARCH {
-            return Err(Error::invalid("q", format!("is longer than {LONGEST_SEARCH} bytes")));
+            return Err(Error::invalid(
+                "q",
+                format!("is longer than {LONGEST_SEARCH} bytes"),
+            ));
         }
         if text.contains('\0') {
             return Err(Error::invalid("q", "has a NUL in it"));

@@ -27,8 +27,8 @@ pub use totp::TotpStart;
 use crate::db::Tx;
 use crate::{Error, args};
 
-/// Refuses what would leave a tenant without anybody who may change it.
-async fn keeps_an_owner(tx: &mut Tx<'_>, tenant: &str) -> Result<(), Error> {
+/// How many people may change everything in a tenant.
+async fn owners(tx: &mut Tx<'_>, tenant: &str) -> Result<i64, Error> {
     let row = tx
         .row(
             "SELECT COUNT(*) FROM binding b JOIN person p ON p.tenant=b.tenant AND p.id=b.person \
@@ -36,11 +36,15 @@ async fn keeps_an_owner(tx: &mut Tx<'_>, tenant: &str) -> Result<(), Error> {
             args![tenant],
         )
         .await?;
-    if row.is_some_and(|row| row.int(0) > 0) {
-        Ok(())
-    } else {
-        Err(Error::conflict(
+    Ok(row.map_or(0, |row| row.int(0)))
+}
+
+/// Refuses what took the last owner away from a tenant that had `before`.
+async fn keeps_an_owner(tx: &mut Tx<'_>, tenant: &str, before: i64) -> Result<(), Error> {
+    if before > 0 && owners(tx, tenant).await? == 0 {
+        return Err(Error::conflict(
             "this would leave the tenant without an owner: make another one first",
-        ))
+        ));
     }
+    Ok(())
 }

@@ -35,7 +35,12 @@ impl Fleet {
         Repositories(self)
     }
 
-    pub(crate) fn open_credentials(&self, tenant: &str, id: &str, sealed: &[u8]) -> Result<Credentials, Error> {
+    pub(crate) fn open_credentials(
+        &self,
+        tenant: &str,
+        id: &str,
+        sealed: &[u8],
+    ) -> Result<Credentials, Error> {
         let bytes = self.unseal(CREDENTIALS, tenant, id, sealed)?;
         serde_json::from_slice(&bytes).map_err(|_| Error::Damaged {
             what: "the credentials of a repository".to_owned(),
@@ -146,9 +151,17 @@ fn check(spec: &RepositorySpec) -> Result<(), Error> {
             ));
         }
     }
-    let authority = url.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or(""));
-    if authority.split_once('@').is_some_and(|(user, _)| user.contains(':')) {
-        return Err(Error::invalid("url", "has a password in it: give it as credentials"));
+    let authority = url
+        .split_once("://")
+        .map_or("", |(_, rest)| rest.split('/').next().unwrap_or(""));
+    if authority
+        .split_once('@')
+        .is_some_and(|(user, _)| user.contains(':'))
+    {
+        return Err(Error::invalid(
+            "url",
+            "has a password in it: give it as credentials",
+        ));
     }
     if let Some(credentials) = &spec.credentials {
         for (field, text) in [
@@ -355,13 +368,28 @@ impl Repositories<'_> {
                         )
                         .await;
                     if written.as_ref().is_err_and(crate::db::is_unique) {
-                        return Err(Error::conflict(format!("there is a repository {} already", spec.name)));
+                        return Err(Error::conflict(format!(
+                            "there is a repository {} already",
+                            spec.name
+                        )));
                     }
                     written?;
                     let after = locked(tx, tenant, &before.id).await?;
-                    tx.audit(caller, "repository.update", object(&after), Some(&before), Some(&after));
+                    tx.audit(
+                        caller,
+                        "repository.update",
+                        object(&after),
+                        Some(&before),
+                        Some(&after),
+                    );
                     if spec.credentials.is_some() || forget && before.has_credentials {
-                        tx.audit(caller, "repository.credentials", object(&after), None::<&()>, None::<&()>);
+                        tx.audit(
+                            caller,
+                            "repository.credentials",
+                            object(&after),
+                            None::<&()>,
+                            None::<&()>,
+                        );
                     }
                     tx.changed(tenant, Kind::Repository, Op::Upsert, &after.id, &after.name, None);
                     tell(tx, tenant, "repository", &after.id);
@@ -394,12 +422,31 @@ impl Repositories<'_> {
                             before.name
                         )));
                     }
-                    tx.run("DELETE FROM head WHERE tenant=$1 AND repository=$2", args![tenant, &before.id])
-                        .await?;
-                    tx.run("DELETE FROM repository WHERE tenant=$1 AND id=$2", args![tenant, &before.id])
-                        .await?;
-                    tx.audit(caller, "repository.delete", object(&before), Some(&before), None::<&()>);
-                    tx.changed(tenant, Kind::Repository, Op::Delete, &before.id, &before.name, None);
+                    tx.run(
+                        "DELETE FROM head WHERE tenant=$1 AND repository=$2",
+                        args![tenant, &before.id],
+                    )
+                    .await?;
+                    tx.run(
+                        "DELETE FROM repository WHERE tenant=$1 AND id=$2",
+                        args![tenant, &before.id],
+                    )
+                    .await?;
+                    tx.audit(
+                        caller,
+                        "repository.delete",
+                        object(&before),
+                        Some(&before),
+                        None::<&()>,
+                    );
+                    tx.changed(
+                        tenant,
+                        Kind::Repository,
+                        Op::Delete,
+                        &before.id,
+                        &before.name,
+                        None,
+                    );
                     Ok(())
                 })
             })
@@ -459,7 +506,9 @@ impl Repositories<'_> {
             )
             .await?
             .ok_or_else(|| Error::not_found("repository", id))?;
-        let secret = self.0.unseal(WEBHOOK, tenant, id, &row.bytes(0).unwrap_or_default())?;
+        let secret = self
+            .0
+            .unseal(WEBHOOK, tenant, id, &row.bytes(0).unwrap_or_default())?;
         Ok(String::from_utf8_lossy(&secret).into_owned())
     }
 
@@ -498,7 +547,13 @@ impl Repositories<'_> {
                         args![tenant, &before.id, sealed],
                     )
                     .await?;
-                    tx.audit(caller, "repository.webhook.rotate", object(&before), None::<&()>, None::<&()>);
+                    tx.audit(
+                        caller,
+                        "repository.webhook.rotate",
+                        object(&before),
+                        None::<&()>,
+                        None::<&()>,
+                    );
                     locked(tx, tenant, &before.id).await
                 })
             })

@@ -23,5 +23,7 @@ pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], Error> {
 
 /// What is stored of a random secret. There is nothing to guess, so a plain hash is enough.
 pub(crate) fn hash(secret: &str) -> Vec<u8> {
-    digest::digest(&digest::SHA256, secret.as_bytes()).as_ref().to_vec()
+    digest::digest(&digest::SHA256, secret.as_bytes())
+        .as_ref()
+        .to_vec()
 }

@@ -87,7 +87,10 @@ pub(super) struct Job {
 }
 
 pub(super) enum What {
-    Connected { hello: Hello, address: String },
+    Connected {
+        hello: Hello,
+        address: String,
+    },
     Status(Status),
     Events(Vec<Event>),
     /// Missed beats, or has them again. The time is when it was heard of last.
@@ -173,8 +176,13 @@ impl Ingest {
             let inner = self.0.clone();
             tokio::spawn(async move {
                 let at = inner.fleet.db().now();
-                // If it fails the next transition tries again.
-                let _ = inner.job(&key, What::Connection(Connection::Online, at)).await;
+                let answer = inner.job(&key, What::Connection(Connection::Online, at)).await;
+                if answer.is_err() {
+                    // The next beat tries again.
+                    if let Some(entry) = inner.hosts().get_mut(&key) {
+                        entry.connection = Connection::Stale;
+                    }
+                }
             });
         }
     }
@@ -192,7 +200,10 @@ impl Ingest {
 
     /// Things happened on a host.
     pub async fn events(&self, tenant: &str, host: &str, items: Vec<Event>) -> Result<(), Error> {
-        self.0.job(&key(tenant, host), What::Events(items)).await.map(drop)
+        self.0
+            .job(&key(tenant, host), What::Events(items))
+            .await
+            .map(drop)
     }
 
     /// A link ended. The host stays online until its beats are missed: most come back at once.
@@ -215,7 +226,9 @@ impl Ingest {
 
 impl std::fmt::Debug for Ingest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ingest").field("node", &self.0.node).finish_non_exhaustive()
+        f.debug_struct("Ingest")
+            .field("node", &self.0.node)
+            .finish_non_exhaustive()
     }
 }
 
@@ -291,7 +304,7 @@ async fn look(inner: &Arc<Inner>) {
     let (two, four) = (beat.mul_f64(2.2), beat.mul_f64(4.4));
     let now = Instant::now();
     let mut late = Vec::new();
-    for (key, entry) in inner.hosts().iter() {
+    for (key, entry) in inner.hosts().iter_mut() {
         let silent = now.saturating_duration_since(entry.heard);
         let is = if silent >= four {
             Connection::Offline
@@ -301,29 +314,28 @@ async fn look(inner: &Arc<Inner>) {
             continue;
         };
         if entry.connection != is {
-            late.push((key.clone(), is, entry.heard_at, entry.session));
+            // Said in memory first: a beat that comes from now on is queued behind this.
+            let was = std::mem::replace(&mut entry.connection, is);
+            late.push((key.clone(), is, was, entry.heard_at));
         }
     }
-    let written = late.into_iter().map(|(key, is, at, session)| {
-        let inner = inner.clone();
-        async move {
-            let answer = inner.job(&key, What::Connection(is, at)).await;
-            let mut hosts = inner.hosts();
-            // It may have come back meanwhile.
-            let same = |entry: &&mut Entry| entry.session == session && entry.heard_at == at;
-            if let Some(entry) = hosts.get_mut(&key).filter(same) {
-                match answer {
-                    Ok(Answer::Lost) => {
-                        hosts.remove(&key);
-                    }
-                    Ok(_) if is == Connection::Offline => {
-                        hosts.remove(&key);
-                    }
-                    Ok(_) => entry.connection = is,
-                    // Tried again at the next look.
-                    Err(_) => {}
-                }
+    let written = late.into_iter().map(|(key, is, was, at)| async move {
+        let answer = inner.job(&key, What::Connection(is, at)).await;
+        let mut hosts = inner.hosts();
+        // It may have come back meanwhile.
+        let Some(entry) = hosts.get_mut(&key).filter(|entry| entry.connection == is) else {
+            return;
+        };
+        match answer {
+            Ok(Answer::Lost) => {
+                hosts.remove(&key);
             }
+            Ok(_) if is == Connection::Offline => {
+                hosts.remove(&key);
+            }
+            Ok(_) => {}
+            // Tried again at the next look.
+            Err(_) => entry.connection = was,
         }
     });
     futures::future::join_all(written).await;

@@ -123,8 +123,8 @@ impl Tenants<'_> {
         caller.require_platform()?;
         check::name("name", &spec.name)?;
         check::text("displayName", &spec.display_name, 256)?;
-        let authority = Authority::create(&format!("selvedge tenant {}", spec.name), self.0.clock())
-            .map_err(failed)?;
+        let authority =
+            Authority::create(&format!("selvedge tenant {}", spec.name), self.0.clock()).map_err(failed)?;
         let tenant = Tenant {
             id: new_id(self.0.db().now()),
             name: spec.name.clone(),
@@ -147,11 +147,21 @@ impl Tenants<'_> {
                         .run(
                             "INSERT INTO tenant (id,name,display_name,created_at,generation,ca_pem,ca_key) \
                              VALUES ($1,$2,$3,$4,1,$5,$6) ON CONFLICT DO NOTHING",
-                            args![&tenant.id, &tenant.name, &tenant.display_name, tenant.created_at, pem, key],
+                            args![
+                                &tenant.id,
+                                &tenant.name,
+                                &tenant.display_name,
+                                tenant.created_at,
+                                pem,
+                                key
+                            ],
                         )
                         .await?;
                     if made == 0 {
-                        return Err(Error::conflict(format!("there is a tenant {} already", tenant.name)));
+                        return Err(Error::conflict(format!(
+                            "there is a tenant {} already",
+                            tenant.name
+                        )));
                     }
                     tx.audit(caller, "tenant.create", object(tenant), None::<&()>, Some(tenant));
                     // The new tenant's own log begins with its making.
@@ -209,7 +219,13 @@ impl Tenants<'_> {
                         generation: before.generation + 1,
                         ..before.clone()
                     };
-                    tx.audit(caller, "tenant.update", object(&after), Some(&before), Some(&after));
+                    tx.audit(
+                        caller,
+                        "tenant.update",
+                        object(&after),
+                        Some(&before),
+                        Some(&after),
+                    );
                     Ok(after)
                 })
             })
@@ -231,11 +247,25 @@ impl Tenants<'_> {
                         sql.bind(before.id.as_str());
                         tx.execute(sql).await?;
                     }
-                    tx.run("DELETE FROM tenant WHERE id=$1", args![&before.id]).await?;
+                    tx.run("DELETE FROM tenant WHERE id=$1", args![&before.id])
+                        .await?;
                     if caller.tenant != before.id {
-                        tx.audit(caller, "tenant.delete", object(&before), Some(&before), None::<&()>);
+                        tx.audit(
+                            caller,
+                            "tenant.delete",
+                            object(&before),
+                            Some(&before),
+                            None::<&()>,
+                        );
                     }
-                    tx.changed(&before.id, crate::Kind::Revocation, crate::Op::Delete, &before.id, "", None);
+                    tx.changed(
+                        &before.id,
+                        crate::Kind::Revocation,
+                        crate::Op::Delete,
+                        &before.id,
+                        "",
+                        None,
+                    );
                     Ok(())
                 })
             })

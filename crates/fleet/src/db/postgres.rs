@@ -28,7 +28,7 @@ impl Postgres {
             .disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
-            .acquire_timeout(Duration::from_secs(5))
+            .acquire_timeout(Duration::from_secs(3))
             .connect_with(options)
             .await
             .map_err(failed)?;
@@ -67,6 +67,10 @@ impl Postgres {
         let mut listener = PgListener::connect_with(&self.pool).await.map_err(failed)?;
         listener.listen(channel).await.map_err(failed)?;
         Ok(listener)
+    }
+
+    pub(super) fn pool(&self) -> &PgPool {
+        &self.pool
     }
 
     pub(super) async fn close(&self) {

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, ConnectOptions as _, Executor as _, SqliteConnection};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, SqliteConnection};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use super::value::{failed, from_sqlite};
@@ -56,7 +58,9 @@ struct Batch {
 enum Outcome {
     Committed,
     /// Why not.
-    Lost { why: String },
+    Lost {
+        why: String,
+    },
 }
 
 /// A transaction's hold of the writer. Dropped in the middle, it takes back what it did and settles the batch.
@@ -132,6 +136,10 @@ impl Sqlite {
         }
     }
 
+    pub(super) fn readers(&self) -> &SqlitePool {
+        &self.readers
+    }
+
     pub(super) async fn close(&self) {
         self.readers.close().await;
         let mut writer = self.shared.writer.lock().await;
@@ -195,15 +203,17 @@ impl Turn {
     async fn begin(&mut self) -> Result<(), Error> {
         let writer = self.writer()?;
         if writer.open.is_none() {
-            if let Err(error) = statement(writer, "BEGIN IMMEDIATE").await {
-                self.writer = None;
-                return Err(error);
-            }
+            // Said before it is so: who is dropped while SQLite begins leaves something to settle.
             writer.open = Some(Batch {
                 count: 0,
                 since: tokio::time::Instant::now(),
                 outcome: watch::Sender::new(None),
             });
+            if let Err(error) = statement(writer, "BEGIN IMMEDIATE").await {
+                writer.open = None;
+                self.writer = None;
+                return Err(error);
+            }
         }
         statement(writer, "SAVEPOINT turn").await
     }
@@ -272,15 +282,9 @@ async fn settle(shared: Arc<Shared>, mut writer: OwnedMutexGuard<Writer>) {
         Ok(()) => statement(&mut writer, "RELEASE turn").await,
         Err(error) => Err(error),
     };
-    if let Err(error) = undone {
-        // SQLite gives a transaction up by itself when the disk is full or fails: then all of the batch is lost.
-        let _ = statement(&mut writer, "ROLLBACK").await;
-        if let Some(batch) = writer.open.take() {
-            batch.outcome.send_replace(Some(Outcome::Lost { why: why(&error) }));
-        }
-        return;
-    }
-    if shared.waiting.load(Ordering::SeqCst) == 0 {
+    // There is nothing to take back to if the turn was dropped while it began or was being kept; or SQLite gave the
+    // whole transaction up by itself, as it does when the disk is full. Then the commit fails and says so to all.
+    if undone.is_err() || shared.waiting.load(Ordering::SeqCst) == 0 {
         commit(&mut writer).await;
     }
 }

@@ -27,8 +27,12 @@ pub(super) struct Machine {
 
 /// What was decided.
 pub(super) enum Decided {
-    /// It is in: the tenant's and the host's id.
-    In { tenant: String, host: String },
+    /// It is in: the tenant's and the host's id, and the activation key that is still to be used up.
+    In {
+        tenant: String,
+        host: String,
+        key: Option<String>,
+    },
     /// It waits: the request's id.
     Waits { request: String },
 }
@@ -103,8 +107,18 @@ pub(super) async fn decide(
         remember(tx, &tenant, &host, machine, &fingerprint, from).await?;
         let after = locked(tx, &tenant, &host).await?.host;
         let caller = host_caller(&tenant, &after.name, from);
-        tx.audit(&caller, "host.enrol", object(&after), Some(&held.host), Some(&after));
-        return Ok(Decided::In { tenant, host });
+        tx.audit(
+            &caller,
+            "host.enrol",
+            object(&after),
+            Some(&held.host),
+            Some(&after),
+        );
+        return Ok(Decided::In {
+            tenant,
+            host,
+            key: None,
+        });
     }
     let tenant = match tenant {
         Some(tenant) => tenant,
@@ -134,13 +148,14 @@ async fn asked_before(
         "enrolled" => Ok(Some(Decided::In {
             tenant: row.text(0),
             host: row.text(1),
+            key: None,
         })),
         "pending" => Ok(Some(Decided::Waits { request: row.text(2) })),
         _ => Err(forbidden("this host was revoked")),
     }
 }
 
-/// Uses the activation key up and enrols the machine.
+/// Enrols the machine that has an activation key; the key is used up at the end of the transaction ([`use_up`]).
 async fn by_key(
     tx: &mut Tx<'_>,
     machine: &Machine,
@@ -149,25 +164,25 @@ async fn by_key(
     from: &str,
 ) -> Result<Decided, Error> {
     let now = tx.now;
-    // One statement looks and counts: of two that come together with the last use, one is refused.
     let row = tx
         .row(
-            "UPDATE activation_key SET uses=uses+1 WHERE hash=$1 AND uses<max_uses \
-             AND (expires_at IS NULL OR expires_at>$2) RETURNING tenant,id,site,name",
+            "SELECT tenant,id,site,name FROM activation_key WHERE hash=$1 AND uses<max_uses \
+             AND (expires_at IS NULL OR expires_at>$2)",
             args![key.as_bytes(), now],
         )
         .await?;
     let row = row
         .filter(|row| tenant.is_none_or(|tenant| tenant == row.str(0)))
-        .ok_or_else(|| forbidden("this activation key is not good: used up, expired or unknown"))?;
+        .ok_or_else(|| forbidden(NOT_GOOD))?;
     let (tenant, site) = (row.text(0), row.opt_text(2));
-    tx.changed(&tenant, Kind::Enrollment, Op::Upsert, row.str(1), row.str(3), site.as_deref());
     // The same machine may be expected, wait, or have been enrolled before it was installed anew.
     let (host, before) = match same_machine(tx, &tenant, machine).await? {
         Some(id) => {
             let held = locked(tx, &tenant, &id).await?;
             if held.host.phase == Phase::Revoked {
-                return Err(forbidden("this host was revoked: an owner can delete it, then it may enrol anew"));
+                return Err(forbidden(
+                    "this host was revoked: an owner can delete it, then it may enrol anew",
+                ));
             }
             let place = held.site.as_ref().map(|(id, _, _)| id.clone()).or(site);
             tx.run(
@@ -175,8 +190,11 @@ async fn by_key(
                 args![&tenant, &id, now],
             )
             .await?;
-            tx.run("DELETE FROM enrolment WHERE tenant=$1 AND host=$2", args![&tenant, &id])
-                .await?;
+            tx.run(
+                "DELETE FROM enrolment WHERE tenant=$1 AND host=$2",
+                args![&tenant, &id],
+            )
+            .await?;
             merge_facts(tx, &tenant, &held.host, machine, from).await?;
             enrol(tx, &tenant, &held.host, place.as_deref()).await?;
             (id, Some(held.host))
@@ -192,9 +210,45 @@ async fn by_key(
     let after = locked(tx, &tenant, &host).await?.host;
     let mut caller = host_caller(&tenant, &after.name, from);
     caller.actor = format!("{} (activation key {})", after.name, row.str(3));
-    tx.audit(&caller, "host.enrol", object(&after), before.as_ref(), Some(&after));
-    Ok(Decided::In { tenant, host })
+    tx.audit(
+        &caller,
+        "host.enrol",
+        object(&after),
+        before.as_ref(),
+        Some(&after),
+    );
+    Ok(Decided::In {
+        tenant,
+        host,
+        key: Some(key.to_owned()),
+    })
 }
+
+/// Uses an activation key up. The last thing that a transaction does with it: thousands of hosts may share one key, and
+/// its row is held until the commit.
+pub(super) async fn use_up(tx: &mut Tx<'_>, key: &str) -> Result<(), Error> {
+    let now = tx.now;
+    // One statement looks and counts: of two that come together with the last use, one is refused.
+    let row = tx
+        .row(
+            "UPDATE activation_key SET uses=uses+1 WHERE hash=$1 AND uses<max_uses \
+             AND (expires_at IS NULL OR expires_at>$2) RETURNING tenant,id,site,name",
+            args![key.as_bytes(), now],
+        )
+        .await?
+        .ok_or_else(|| forbidden(NOT_GOOD))?;
+    tx.changed(
+        row.str(0),
+        Kind::Enrollment,
+        Op::Upsert,
+        row.str(1),
+        row.str(3),
+        row.opt_text(2).as_deref(),
+    );
+    Ok(())
+}
+
+const NOT_GOOD: &str = "this activation key is not good: used up, expired or unknown";
 
 /// Inserts a host under its name, or with a part of its id behind it if the name is taken.
 async fn add(tx: &mut Tx<'_>, tenant: &str, host: &mut Host, site: Option<&str>) -> Result<(), Error> {
@@ -216,7 +270,8 @@ async fn expected(
     machine: &Machine,
     tenant: Option<&str>,
 ) -> Result<Option<(String, String)>, Error> {
-    let mut sql = Sql::new("SELECT h.tenant,h.id,h.serial,h.uuid,h.macs FROM host h WHERE h.phase='expected' AND (1=0");
+    let mut sql =
+        Sql::new("SELECT h.tenant,h.id,h.serial,h.uuid,h.macs FROM host h WHERE h.phase='expected' AND (1=0");
     if !machine.serial.is_empty() {
         sql.push(" OR h.serial=").bind(machine.serial.as_str());
     }
@@ -342,7 +397,10 @@ async fn wait(
     host.reason = match same_machine(tx, tenant, machine).await? {
         Some(id) => {
             let other = locked(tx, tenant, &id).await?.host;
-            format!("it waits to be approved; host {} says it is the same machine", other.name)
+            format!(
+                "it waits to be approved; host {} says it is the same machine",
+                other.name
+            )
         }
         None => "it waits to be approved".to_owned(),
     };

@@ -63,7 +63,10 @@ impl Keys<'_> {
         let mut filter = Sql::new(" WHERE k.tenant=");
         filter.bind(caller.tenant.as_str());
         for pattern in query.patterns()? {
-            filter.push(" AND LOWER(k.name) LIKE ").bind(pattern).push(" ESCAPE '\\'");
+            filter
+                .push(" AND LOWER(k.name) LIKE ")
+                .bind(pattern)
+                .push(" ESCAPE '\\'");
         }
         let db = self.0.db();
         let total = db.query(filter.select("COUNT(*) FROM activation_key k")).await?;
@@ -167,8 +170,21 @@ impl Keys<'_> {
                     if gone == 0 {
                         return Err(Error::not_found("activation key", id));
                     }
-                    tx.audit(caller, "activationKey.delete", object(before), Some(before), None::<&()>);
-                    tx.changed(&caller.tenant, Kind::Enrollment, Op::Delete, id, &before.name, None);
+                    tx.audit(
+                        caller,
+                        "activationKey.delete",
+                        object(before),
+                        Some(before),
+                        None::<&()>,
+                    );
+                    tx.changed(
+                        &caller.tenant,
+                        Kind::Enrollment,
+                        Op::Delete,
+                        id,
+                        &before.name,
+                        None,
+                    );
                     Ok(())
                 })
             })

@@ -68,6 +68,13 @@ pub(super) fn host(row: &Row) -> Host {
     }
 }
 
+/// A host that is online was heard of within two heartbeats, which is not written each time.
+fn heard_of(host: &mut Host, now: crate::model::Time) {
+    if host.connection == crate::model::Connection::Online {
+        host.last_seen_at = Some(now);
+    }
+}
+
 pub(crate) fn event(row: &Row) -> HostEvent {
     HostEvent {
         host: row.text(0),
@@ -90,10 +97,12 @@ impl Locked {
     /// Refuses who may not do it to this host. A host without a site is the tenant's.
     pub(crate) fn require(&self, caller: &Caller, need: Role, asked: &str) -> Result<(), Error> {
         match &self.site {
-            Some((_, name, labels)) => caller.require_at(need, name, labels).map_err(|error| match error {
-                Error::NotFound { .. } => Error::not_found("host", asked),
-                other => other,
-            }),
+            Some((_, name, labels)) => caller
+                .require_at(need, name, labels)
+                .map_err(|error| match error {
+                    Error::NotFound { .. } => Error::not_found("host", asked),
+                    other => other,
+                }),
             None if caller.role().is_none() => Err(Error::not_found("host", asked)),
             None => caller.require(need),
         }
@@ -129,8 +138,9 @@ impl Hosts<'_> {
         query
             .selector()?
             .condition("host_label", "host", "h", &mut filter);
-        for pattern in query.patterns()? {
-            filter.push(" AND h.words LIKE ").bind(pattern).push(" ESCAPE '\\'");
+        if query.q.as_deref().is_some_and(|q| !q.trim().is_empty()) {
+            joined = true;
+            query.search(crate::search::Target::Host, &mut filter)?;
         }
         if let Some(state) = query.state.as_deref().filter(|s| !s.is_empty()) {
             // One word is enough to say which of the three is meant, but for those that two of them share.
@@ -168,7 +178,11 @@ impl Hosts<'_> {
         let total = db.query(total).await?.first().map_or(0, |row| row.int(0));
         let mut sql = filter.select(&format!("{COLUMNS}{JOINS}"));
         order.finish(&mut sql);
-        Ok(order.page(db.query(sql).await?, total, (key, 0), host))
+        let mut page = order.page(db.query(sql).await?, total, (key, 0), host);
+        for host in &mut page.items {
+            heard_of(host, db.now());
+        }
+        Ok(page)
     }
 
     /// Reads one, with its status sections.
@@ -185,9 +199,12 @@ impl Hosts<'_> {
         sql.push(" OR h.id=").bind(name).push(")");
         caller.restrict(Role::Viewer, "s", &mut sql);
         let rows = self.0.db().query(sql).await?;
-        rows.first()
+        let mut found = rows
+            .first()
             .map(host)
-            .ok_or_else(|| Error::not_found("host", name))
+            .ok_or_else(|| Error::not_found("host", name))?;
+        heard_of(&mut found, self.0.db().now());
+        Ok(found)
     }
 
     /// Refuses who may not do something to a host (open a console, send a signal); else the host.

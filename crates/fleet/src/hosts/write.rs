@@ -19,7 +19,13 @@ pub(crate) fn object(host: &Host) -> ObjectRef {
 
 /// What free-text search looks at.
 pub(crate) fn words(host: &Host) -> String {
-    let mut words = format!("{} {} {} {}", host.name, host.serial, host.uuid, host.macs.join(" "));
+    let mut words = format!(
+        "{} {} {} {}",
+        host.name,
+        host.serial,
+        host.uuid,
+        host.macs.join(" ")
+    );
     for (key, value) in &host.labels {
         words.push_str(&format!(" {key}={value}"));
     }
@@ -34,14 +40,13 @@ pub(crate) async fn insert(
     site: Option<&str>,
 ) -> Result<(), Error> {
     let now = tx.now;
-    let told = next(tx).await?;
     let made = tx
         .run(
             "INSERT INTO host (tenant,id,name,site,serial,uuid,macs,labels,phase,connection,state,rank,reason,\
              quarantined,drift,compliance,versions,address,boot,status_generation,health,health_reason,told,\
              acknowledged,refused,ahead,target_mode,since,updated_at,generation,words) \
-             VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,'never','pending',$10,$11,'[]',0,'unknown','{}',$12,'',0,'','',$13,\
-             0,'',0,'',$14,$14,1,$15) ON CONFLICT DO NOTHING",
+             VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,'never','pending',$10,$11,'[]',0,'unknown','{}',$12,'',0,'','',0,\
+             0,'',0,'',$13,$13,1,$14) ON CONFLICT DO NOTHING",
             args![
                 tenant,
                 &host.id,
@@ -55,7 +60,6 @@ pub(crate) async fn insert(
                 summary::rank(State::Pending),
                 &host.reason,
                 &host.address,
-                told,
                 now,
                 words(host)
             ],
@@ -121,7 +125,14 @@ pub(crate) fn name_from(text: &str, id: &str) -> String {
         .collect();
     name = name.trim_matches('-').to_owned();
     if check::name("name", &name).is_err() {
-        let end: String = id.chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect();
+        let end: String = id
+            .chars()
+            .rev()
+            .take(8)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect();
         name = format!("host-{end}");
     }
     name
@@ -140,10 +151,9 @@ impl Hosts<'_> {
             host.serial = check::machine(&spec.serial);
             host.uuid = check::machine(&spec.uuid);
             for mac in &spec.macs {
-                host.macs.push(
-                    check::mac(mac)
-                        .ok_or_else(|| Error::invalid("macs", format!("{mac} is not a machine's MAC address")))?,
-                );
+                host.macs.push(check::mac(mac).ok_or_else(|| {
+                    Error::invalid("macs", format!("{mac} is not a machine's MAC address"))
+                })?);
             }
             if host.macs.len() > 64 {
                 return Err(Error::invalid("macs", "are more than 64"));
@@ -183,7 +193,14 @@ impl Hosts<'_> {
                         insert(tx, tenant, host, Some(&site)).await?;
                         let after = locked(tx, tenant, &host.id).await?.host;
                         tx.audit(caller, "host.expect", object(&after), None::<&()>, Some(&after));
-                        tx.changed(tenant, Kind::Enrollment, Op::Upsert, &after.id, &after.name, Some(&site));
+                        tx.changed(
+                            tenant,
+                            Kind::Enrollment,
+                            Op::Upsert,
+                            &after.id,
+                            &after.name,
+                            Some(&site),
+                        );
                         made.push(after);
                     }
                     Ok(made)

@@ -1,6 +1,6 @@
 use serde_json::Value;
 
-use super::{keeps_an_owner, password};
+use super::{keeps_an_owner, owners, password};
 use crate::db::{Row, Sql, Tx};
 use crate::log::{new_id, word};
 use crate::model::{ObjectRef, User, UserKind, UserSpec};
@@ -118,7 +118,9 @@ impl People<'_> {
             caller.require(Role::Viewer)?;
         }
         let mut sql = Sql::new(&format!("SELECT {COLUMNS} FROM person p WHERE p.tenant="));
-        sql.bind(caller.tenant.as_str()).push(" AND (p.username=").bind(name);
+        sql.bind(caller.tenant.as_str())
+            .push(" AND (p.username=")
+            .bind(name);
         sql.push(" OR p.id=").bind(name).push(")");
         let rows = self.0.db().query(sql).await?;
         let mut users: Vec<User> = rows.iter().map(read).collect();
@@ -188,6 +190,7 @@ impl People<'_> {
             .write(|tx| {
                 Box::pin(async move {
                     let before = locked(tx, &caller.tenant, name).await?;
+                    let had = owners(tx, &caller.tenant).await?;
                     check::generation("user", &before.username, before.generation, if_match)?;
                     let spec = check::patched(
                         &UserSpec {
@@ -231,7 +234,7 @@ impl People<'_> {
                     )
                     .await?;
                     if after.disabled && !before.disabled {
-                        keeps_an_owner(tx, &caller.tenant).await?;
+                        keeps_an_owner(tx, &caller.tenant, had).await?;
                     }
                     if hash.is_some() || after.disabled {
                         end_sessions(tx, &caller.tenant, &after.id).await?;
@@ -254,6 +257,7 @@ impl People<'_> {
             .write(|tx| {
                 Box::pin(async move {
                     let before = locked(tx, &caller.tenant, name).await?;
+                    let had = owners(tx, &caller.tenant).await?;
                     check::generation("user", &before.username, before.generation, if_match)?;
                     if before.platform_admin {
                         caller.require_platform()?;
@@ -269,7 +273,7 @@ impl People<'_> {
                         args![&caller.tenant, &before.id],
                     )
                     .await?;
-                    keeps_an_owner(tx, &caller.tenant).await?;
+                    keeps_an_owner(tx, &caller.tenant, had).await?;
                     tx.audit(caller, "user.delete", object(&before), Some(&before), None::<&()>);
                     Ok(())
                 })
@@ -313,7 +317,13 @@ impl People<'_> {
 
     /// Makes a tenant's first owner, or gives an account of that name the role and password: for the command line on
     /// the orchestrator itself.
-    pub async fn make_owner(&self, tenant: &str, username: &str, new: &str, platform_admin: bool) -> Result<User, Error> {
+    pub async fn make_owner(
+        &self,
+        tenant: &str,
+        username: &str,
+        new: &str,
+        platform_admin: bool,
+    ) -> Result<User, Error> {
         let caller = Caller::system(tenant, "command-line");
         let spec = UserSpec {
             username: username.to_owned(),

@@ -1,6 +1,6 @@
 use serde_json::Value;
 
-use super::{accounts, keeps_an_owner};
+use super::{accounts, keeps_an_owner, owners};
 use crate::db::{Db, Row, Sql, Tx};
 use crate::log::new_id;
 use crate::model::{Binding, BindingSpec, ObjectRef, User};
@@ -70,7 +70,8 @@ pub(super) async fn of(db: &Db, tenant: &str, users: &[User]) -> Result<Vec<Vec<
             "SELECT {COLUMNS} FROM binding b JOIN person p ON p.tenant=b.tenant AND p.id=b.person WHERE b.tenant="
         ));
         sql.bind(tenant).push(" AND b.person IN ");
-        sql.list(some.iter().map(|user| user.id.as_str())).push(" ORDER BY b.id");
+        sql.list(some.iter().map(|user| user.id.as_str()))
+            .push(" ORDER BY b.id");
         for row in db.query(sql).await? {
             if let Some(n) = some.iter().position(|user| user.id == row.str(5)) {
                 all[at * 200 + n].push(read(&row));
@@ -199,6 +200,7 @@ impl Bindings<'_> {
             .write(|tx| {
                 Box::pin(async move {
                     let before = locked(tx, &caller.tenant, id).await?;
+                    let had = owners(tx, &caller.tenant).await?;
                     check::generation("binding", id, before.generation, if_match)?;
                     // A scope is one of three shapes: merged, two would stand in it.
                     let mut spec = check::patched(
@@ -228,7 +230,7 @@ impl Bindings<'_> {
                         args![&caller.tenant, id, after.role.as_str(), scope_text(&after.scope)],
                     )
                     .await?;
-                    keeps_an_owner(tx, &caller.tenant).await?;
+                    keeps_an_owner(tx, &caller.tenant, had).await?;
                     tx.audit(caller, "binding.update", object(&after), Some(&before), Some(&after));
                     Ok(after)
                 })
@@ -244,14 +246,21 @@ impl Bindings<'_> {
             .write(|tx| {
                 Box::pin(async move {
                     let before = locked(tx, &caller.tenant, id).await?;
+                    let had = owners(tx, &caller.tenant).await?;
                     check::generation("binding", id, before.generation, if_match)?;
                     tx.run(
                         "DELETE FROM binding WHERE tenant=$1 AND id=$2",
                         args![&caller.tenant, id],
                     )
                     .await?;
-                    keeps_an_owner(tx, &caller.tenant).await?;
-                    tx.audit(caller, "binding.delete", object(&before), Some(&before), None::<&()>);
+                    keeps_an_owner(tx, &caller.tenant, had).await?;
+                    tx.audit(
+                        caller,
+                        "binding.delete",
+                        object(&before),
+                        Some(&before),
+                        None::<&()>,
+                    );
                     Ok(())
                 })
             })

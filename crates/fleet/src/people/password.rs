@@ -52,8 +52,7 @@ pub(super) async fn fits(fleet: &Fleet, password: &str, hash: Option<&str>) -> R
     }
     let password = password.as_bytes().to_vec();
     run(fleet, move || {
-        PasswordHash::new(&hash)
-            .is_ok_and(|hash| Argon2::default().verify_password(&password, &hash).is_ok())
+        PasswordHash::new(&hash).is_ok_and(|hash| Argon2::default().verify_password(&password, &hash).is_ok())
     })
     .await
 }

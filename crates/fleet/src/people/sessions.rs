@@ -64,7 +64,8 @@ impl Sessions<'_> {
             .write(|tx| {
                 Box::pin(async move {
                     let now = tx.now;
-                    tx.run("DELETE FROM session WHERE expires_at<$1", args![now]).await?;
+                    tx.run("DELETE FROM session WHERE expires_at<$1", args![now])
+                        .await?;
                     tx.run(
                         "INSERT INTO session (hash,tenant,person,csrf,created_at,expires_at,used_at,source) \
                          VALUES ($1,$2,$3,$4,$5,$6,$5,$7)",

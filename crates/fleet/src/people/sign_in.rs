@@ -45,13 +45,20 @@ pub struct OidcPerson {
 async fn count(tx: &mut crate::db::Tx<'_>, name: &str, free: i64) -> Result<Option<i64>, Error> {
     let now = tx.now.millis();
     let row = tx
-        .row("SELECT failures,since,until FROM throttle WHERE name=$1 FOR UPDATE", args![name])
+        .row(
+            "SELECT failures,since,until FROM throttle WHERE name=$1 FOR UPDATE",
+            args![name],
+        )
         .await?;
     let (failures, since, until) = row.map_or((0, now, 0), |row| (row.int(0), row.int(1), row.int(2)));
     if until > now {
         return Ok(Some((until - now).div_euclid(1000) + 1));
     }
-    let failures = if now - since > FORGET * 1000 { 1 } else { failures + 1 };
+    let failures = if now - since > FORGET * 1000 {
+        1
+    } else {
+        failures + 1
+    };
     let over = failures - free;
     let until = if over > 0 {
         let wait = LONGEST_WAIT.min(1_i64 << over.min(20));
@@ -282,11 +289,8 @@ impl People<'_> {
             .db()
             .write(|tx| {
                 Box::pin(async move {
-                    tx.run(
-                        "DELETE FROM throttle WHERE since<$1 AND until<$1",
-                        args![*before],
-                    )
-                    .await
+                    tx.run("DELETE FROM throttle WHERE since<$1 AND until<$1", args![*before])
+                        .await
                 })
             })
             .await

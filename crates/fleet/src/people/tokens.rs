@@ -58,7 +58,10 @@ impl Tokens<'_> {
         let mut filter = Sql::new(" FROM token WHERE tenant=");
         filter.bind(caller.tenant.as_str());
         for pattern in query.patterns()? {
-            filter.push(" AND LOWER(name) LIKE ").bind(pattern).push(" ESCAPE '\\'");
+            filter
+                .push(" AND LOWER(name) LIKE ")
+                .bind(pattern)
+                .push(" ESCAPE '\\'");
         }
         let total = crate::page::count(self.0.db(), &filter).await?;
         let mut sql = filter.select(COLUMNS);

@@ -77,7 +77,9 @@ impl People<'_> {
         let fleet = self.0;
         let user = fleet.people().get(caller, &caller.actor).await?;
         if user.kind != UserKind::Local {
-            return Err(Error::conflict("the second factor of this user is kept by their provider"));
+            return Err(Error::conflict(
+                "the second factor of this user is kept by their provider",
+            ));
         }
         let sealed = &fleet.seal(PURPOSE, &caller.tenant, &user.id, &secret)?;
         fleet
@@ -127,14 +129,23 @@ impl People<'_> {
                         return Err(Error::conflict("no second factor was begun"));
                     };
                     if !accept(fleet, tx, (&caller.tenant, &user.id), &sealed, code).await? {
-                        return Err(Error::invalid("code", "is wrong or was used: wait for the next one"));
+                        return Err(Error::invalid(
+                            "code",
+                            "is wrong or was used: wait for the next one",
+                        ));
                     }
                     tx.run(
                         "UPDATE person SET totp=2, generation=generation+1 WHERE tenant=$1 AND id=$2",
                         args![&caller.tenant, &user.id],
                     )
                     .await?;
-                    tx.audit(caller, "user.totp.enable", object(&user), None::<&()>, None::<&()>);
+                    tx.audit(
+                        caller,
+                        "user.totp.enable",
+                        object(&user),
+                        None::<&()>,
+                        None::<&()>,
+                    );
                     Ok(())
                 })
             })
@@ -158,7 +169,13 @@ impl People<'_> {
                         args![&caller.tenant, &user.id],
                     )
                     .await?;
-                    tx.audit(caller, "user.totp.remove", object(&user), None::<&()>, None::<&()>);
+                    tx.audit(
+                        caller,
+                        "user.totp.remove",
+                        object(&user),
+                        None::<&()>,
+                        None::<&()>,
+                    );
                     Ok(())
                 })
             })

@@ -88,9 +88,7 @@ impl Sites<'_> {
         query
             .selector()?
             .condition("site_label", "site", "s", &mut filter);
-        for pattern in query.patterns()? {
-            filter.push(" AND s.words LIKE ").bind(pattern).push(" ESCAPE '\\'");
-        }
+        query.search(crate::search::Target::Site, &mut filter)?;
         if let Some(state) = query.state.as_deref().filter(|s| !s.is_empty()) {
             filter.push(" AND s.state=").bind(state);
         }

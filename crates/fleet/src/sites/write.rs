@@ -42,7 +42,10 @@ fn check(spec: &SiteSpec) -> Result<(), Error> {
     check_location(&spec.location)?;
     check::text("path", &spec.path, 1024)?;
     if spec.path.starts_with('/') || spec.path.split('/').any(|part| part == "..") {
-        return Err(Error::invalid("path", "is a folder in the repository, as sites/berlin"));
+        return Err(Error::invalid(
+            "path",
+            "is a folder in the repository, as sites/berlin",
+        ));
     }
     if let Some(branch) = &spec.branch {
         crate::repositories::branch("branch", branch)?;
@@ -93,10 +96,19 @@ pub(crate) async fn write_labels(
     if labels.is_empty() {
         return Ok(());
     }
-    let mut sql = crate::db::Sql::new(&format!("INSERT INTO {table} (tenant,{column},label,value) VALUES "));
+    let mut sql = crate::db::Sql::new(&format!(
+        "INSERT INTO {table} (tenant,{column},label,value) VALUES "
+    ));
     for (n, (label, value)) in labels.iter().enumerate() {
-        sql.push(if n == 0 { "(" } else { ",(" }).bind(tenant).push(",").bind(id);
-        sql.push(",").bind(label.as_str()).push(",").bind(value.as_str()).push(")");
+        sql.push(if n == 0 { "(" } else { ",(" })
+            .bind(tenant)
+            .push(",")
+            .bind(id);
+        sql.push(",")
+            .bind(label.as_str())
+            .push(",")
+            .bind(value.as_str())
+            .push(")");
     }
     tx.execute(sql).await.map(drop)
 }
@@ -111,7 +123,10 @@ async fn repository(tx: &mut Tx<'_>, tenant: &str, name: Option<&str>) -> Result
         .await?;
     match row {
         Some(row) => Ok(Some(row.text(0))),
-        None => Err(Error::invalid("repository", format!("there is no repository {name}"))),
+        None => Err(Error::invalid(
+            "repository",
+            format!("there is no repository {name}"),
+        )),
     }
 }
 
@@ -139,10 +154,9 @@ impl Sites<'_> {
             .map_err(|_| Error::Denied { need: Role::Operator })?;
         let id = &new_id(self.0.db().now());
         let tenant = &caller.tenant;
-        let (sealed, names) =
-            &self
-                .0
-                .seal_variables((tenant, id), Map::new(), &spec.secret_variables)?;
+        let (sealed, names) = &self
+            .0
+            .seal_variables((tenant, id), Map::new(), &spec.secret_variables)?;
         self.0
             .db()
             .write(|tx| {
@@ -338,8 +352,8 @@ impl Sites<'_> {
                             before.name
                         )));
                     }
-                    let scope = &serde_json::to_string(&crate::Scope::Site(before.name.clone()))
-                        .unwrap_or_default();
+                    let scope =
+                        &serde_json::to_string(&crate::Scope::Site(before.name.clone())).unwrap_or_default();
                     for sql in [
                         "DELETE FROM binding WHERE tenant=$1 AND scope=$2",
                         "DELETE FROM token WHERE tenant=$1 AND scope=$2",
@@ -355,7 +369,14 @@ impl Sites<'_> {
                         tx.run(sql, args![tenant, &before.id]).await?;
                     }
                     tx.audit(caller, "site.delete", object(&before), Some(&before), None::<&()>);
-                    tx.changed(tenant, Kind::Site, Op::Delete, &before.id, &before.name, Some(&before.id));
+                    tx.changed(
+                        tenant,
+                        Kind::Site,
+                        Op::Delete,
+                        &before.id,
+                        &before.name,
+                        Some(&before.id),
+                    );
                     Ok(())
                 })
             })

@@ -80,7 +80,9 @@ async fn one(
         return Ok(Answer::Lost);
     };
     match &job.what {
-        What::Connected { hello, address } => connected(tx, node, key, &stored, (hello, address), sites).await,
+        What::Connected { hello, address } => {
+            connected(tx, node, key, &stored, (hello, address), sites).await
+        }
         What::Status(status) => report(tx, key, &stored, status, sites).await,
         What::Events(items) => {
             if events::write(tx, key, items, most_events).await? {
@@ -107,7 +109,14 @@ async fn one(
 }
 
 fn changed(tx: &mut Tx<'_>, (tenant, host): &Key, stored: &Stored) {
-    tx.changed(tenant, Kind::Host, Op::Upsert, host, &stored.name, stored.site.as_deref());
+    tx.changed(
+        tenant,
+        Kind::Host,
+        Op::Upsert,
+        host,
+        &stored.name,
+        stored.site.as_deref(),
+    );
 }
 
 async fn connected(
@@ -148,9 +157,15 @@ async fn report(
         return Ok(Answer::Resync);
     }
     if status.set.len() > MOST_SECTIONS
-        || status.set.keys().any(|name| name.is_empty() || name.len() > LONGEST_NAME || name.contains('\0'))
+        || status
+            .set
+            .keys()
+            .any(|name| name.is_empty() || name.len() > LONGEST_NAME || name.contains('\0'))
     {
-        return Err(Error::invalid("status", "has too many sections, or one without a fitting name"));
+        return Err(Error::invalid(
+            "status",
+            "has too many sections, or one without a fitting name",
+        ));
     }
     let mut facts = stored.facts.clone();
     let mut set: BTreeMap<&str, &Value> = status.set.iter().map(|(name, v)| (name.as_str(), v)).collect();
@@ -161,7 +176,10 @@ async fn report(
     if base == 0 {
         facts.take_all(&status.set);
         let rows = tx
-            .rows("SELECT name FROM section WHERE tenant=$1 AND host=$2", args![tenant, host])
+            .rows(
+                "SELECT name FROM section WHERE tenant=$1 AND host=$2",
+                args![tenant, host],
+            )
             .await?;
         gone = rows
             .iter()
@@ -205,7 +223,10 @@ async fn write_sections(
     for some in all.chunks(32) {
         let mut sql = Sql::new("INSERT INTO section (tenant,host,name,value) VALUES ");
         for (n, (name, value)) in some.iter().enumerate() {
-            sql.push(if n == 0 { "(" } else { ",(" }).bind(tenant).push(",").bind(host);
+            sql.push(if n == 0 { "(" } else { ",(" })
+                .bind(tenant)
+                .push(",")
+                .bind(host);
             sql.push(",").bind(*name).push(",").bind(value.as_str()).push(")");
         }
         sql.push(
@@ -218,7 +239,11 @@ async fn write_sections(
     }
     for some in gone.chunks(64) {
         let mut sql = Sql::new("DELETE FROM section WHERE tenant=");
-        sql.bind(tenant).push(" AND host=").bind(host).push(" AND name IN ").list(some);
+        sql.bind(tenant)
+            .push(" AND host=")
+            .bind(host)
+            .push(" AND name IN ")
+            .list(some);
         wrote += tx.execute(sql).await?;
         for name in some {
             crate::search::index::section(tx, tenant, host, name, None).await?;
@@ -317,7 +342,11 @@ async fn store(
     )
     .await?;
     // A host that only connected anew looks as before.
-    let shown = !same_state || Facts { last_seen: stored.facts.last_seen, ..facts.clone() } != stored.facts;
+    let shown = !same_state
+        || Facts {
+            last_seen: stored.facts.last_seen,
+            ..facts.clone()
+        } != stored.facts;
     if shown {
         changed(tx, key, stored);
         if let Some(site) = &stored.site {
@@ -336,12 +365,17 @@ pub(super) async fn sweep(tx: &mut Tx<'_>, beat: i64) -> Result<u64, Error> {
         (Connection::Offline, "('online','stale')", 44),
         (Connection::Stale, "('online')", 22),
     ] {
-        let mut sql = Sql::new("SELECT tenant,id FROM host WHERE node IS NULL AND phase='enrolled' AND connection IN ");
-        sql.push(from).push(" AND COALESCE(last_seen_at,0)<").bind(now - beat * missed / 10);
+        let mut sql =
+            Sql::new("SELECT tenant,id FROM host WHERE node IS NULL AND phase='enrolled' AND connection IN ");
+        sql.push(from)
+            .push(" AND COALESCE(last_seen_at,0)<")
+            .bind(now - beat * missed / 10);
         sql.push(" ORDER BY tenant,id LIMIT 2000");
         for row in tx.query(sql).await? {
             let key: Key = (row.str(0).into(), row.str(1).into());
-            let Some(stored) = stored(tx, &key).await? else { continue };
+            let Some(stored) = stored(tx, &key).await? else {
+                continue;
+            };
             if stored.node.is_some() || stored.facts.connection == is {
                 continue;
             }

@@ -14,7 +14,12 @@ fn cut(text: &str, most: usize) -> String {
 }
 
 /// Writes events of a host and forgets the oldest beyond `keep`; whether there were any.
-pub(super) async fn write(tx: &mut Tx<'_>, (tenant, host): &Key, items: &[Event], keep: i64) -> Result<bool, Error> {
+pub(super) async fn write(
+    tx: &mut Tx<'_>,
+    (tenant, host): &Key,
+    items: &[Event],
+    keep: i64,
+) -> Result<bool, Error> {
     let (tenant, host) = (&**tenant, &**host);
     let row = tx
         .row(
@@ -49,7 +54,11 @@ pub(super) async fn write(tx: &mut Tx<'_>, (tenant, host): &Key, items: &[Event]
             continue;
         }
         seq += 1;
-        let kind = if event.kind == "Warning" { "Warning" } else { "Normal" };
+        let kind = if event.kind == "Warning" {
+            "Warning"
+        } else {
+            "Normal"
+        };
         tx.run(
             "INSERT INTO host_event (tenant,host,seq,time,kind,reason,message,object) VALUES ($1,$2,$3,$4,$5,$6,$7,$8)",
             args![tenant, host, seq, time, kind, &new.0, &new.1, &new.2],

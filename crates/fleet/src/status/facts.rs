@@ -78,7 +78,9 @@ impl Facts {
                     .map(|one| Quarantined {
                         commit: text(one, "commit", 128),
                         reason: text(one, "reason", 1024),
-                        at: one.get("at").and_then(|at| serde_json::from_value(at.clone()).ok()),
+                        at: one
+                            .get("at")
+                            .and_then(|at| serde_json::from_value(at.clone()).ok()),
                     })
                     .collect();
                 let target = value.get("target").unwrap_or(&Value::Null);
@@ -131,7 +133,10 @@ impl Facts {
             Connection::Online => {}
         }
         if !self.refused.is_empty() {
-            return (State::Degraded, format!("it refused its assignment: {}", self.refused));
+            return (
+                State::Degraded,
+                format!("it refused its assignment: {}", self.refused),
+            );
         }
         let said = |fallback: &str| {
             if self.health_reason.is_empty() {
@@ -145,7 +150,10 @@ impl Facts {
             "degraded" => (State::Degraded, said("it works in part")),
             "failing" => (State::Failing, said("it does not work")),
             "progressing" => (State::Progressing, said("it is on its way")),
-            _ => (State::Progressing, "it has not reported its health yet".to_owned()),
+            _ => (
+                State::Progressing,
+                "it has not reported its health yet".to_owned(),
+            ),
         }
     }
 }

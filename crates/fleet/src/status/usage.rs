@@ -35,7 +35,10 @@ fn share(value: &Value, field: &str) -> f64 {
 }
 
 fn bytes(value: &Value, field: &str) -> i64 {
-    value.get(field).and_then(Value::as_u64).map_or(0, |n| i64::try_from(n).unwrap_or(i64::MAX))
+    value
+        .get(field)
+        .and_then(Value::as_u64)
+        .map_or(0, |n| i64::try_from(n).unwrap_or(i64::MAX))
 }
 
 /// Writes the point that a host reported.

@@ -215,8 +215,8 @@ CREATE TABLE site (
 );
 CREATE UNIQUE INDEX site_name ON site (tenant, name);
 CREATE INDEX site_state ON site (tenant, state, name);
-CREATE INDEX site_rank ON site (tenant, rank, name);
-CREATE INDEX site_updated ON site (tenant, updated_at, name);
+CREATE INDEX site_rank ON site (tenant, rank, id);
+CREATE INDEX site_updated ON site (tenant, updated_at, id);
 CREATE INDEX site_repository ON site (tenant, repository, applied);
 CREATE INDEX site_rollout ON site (tenant, rollout);
 
@@ -281,7 +281,7 @@ CREATE INDEX host_site ON host (tenant, site);
 CREATE INDEX host_state ON host (tenant, state, name);
 CREATE INDEX host_connection ON host (tenant, connection, phase);
 CREATE INDEX host_phase ON host (tenant, phase, name);
-CREATE INDEX host_rank ON host (tenant, rank, name);
+CREATE INDEX host_rank ON host (tenant, rank, id);
 CREATE INDEX host_serial ON host (serial);
 CREATE INDEX host_uuid ON host (uuid);
 CREATE INDEX host_node ON host (node, connection);

@@ -1,0 +1,16 @@
+//! The fleet on both databases: real SQLite, and Debian's PostgreSQL in a private cluster.
+
+mod assignments;
+mod audit;
+mod changes;
+mod database;
+mod enrolment;
+mod people;
+mod properties;
+mod requests;
+mod scopes;
+mod sites;
+mod speed;
+mod status;
+mod steering;
+mod support;
