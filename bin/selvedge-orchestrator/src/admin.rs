@@ -1,5 +1,7 @@
 //! Subcommands for whoever runs the orchestrator. All but `run` work on the files and the database, also while `run` runs.
 
+mod backup;
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -32,12 +34,14 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: Token,
     },
-    /// Writes all that the database holds into one file.
+    /// Writes what the database holds into one file, while `run` runs. The master key and hosted repositories
+    /// (`<data>/master.key`, `<data>/git`) are not in it.
     Backup {
         /// The file; it must not be there.
         file: PathBuf,
     },
-    /// Puts a backup in the place of what the database holds. Nothing else may run on it.
+    /// Puts a backup in the place of what the database holds. Nothing else may run on it; a PostgreSQL database must be
+    /// empty, a SQLite file is kept under another name.
     Restore {
         /// The file.
         file: PathBuf,
@@ -130,27 +134,12 @@ pub(crate) async fn carry_out(command: Command, config: Config, path: &Path) -> 
                     expires,
                 },
         } => create_token(&config, &clock, &tenant, name, &role, expires.as_deref()).await,
-        Command::Backup { file } => {
-            if file.exists() {
-                bail!("{} is there already", file.display());
-            }
-            let fleet = app::open_fleet(&config, &clock).await?;
-            let _ = fleet;
-            println!(
-                "{} holds the database; keep the master key ({}) with it, but not in the same place",
-                file.display(),
-                config.server.data.join("master.key").display()
-            );
-            Ok(())
-        }
+        Command::Backup { file } => backup::backup(&config, &clock, &file).await,
         Command::Restore { file, yes } => {
             if !yes {
                 bail!("this replaces all that the database holds: say --yes");
             }
-            let fleet = app::open_fleet(&config, &clock).await?;
-            let _ = fleet;
-            println!("restored; rollouts are halted, and hosts that know newer assignments keep them");
-            Ok(())
+            backup::restore(&config, &clock, &file).await
         }
     }
 }

@@ -362,10 +362,7 @@ impl Config {
         }
         match &self.database.url_file {
             Some(file) => read_secret(file),
-            None => Ok(format!(
-                "sqlite:{}",
-                self.server.data.join("fleet.db").display()
-            )),
+            None => Ok(format!("sqlite:{}", self.server.data.join("fleet.db").display())),
         }
     }
 }
@@ -446,10 +443,9 @@ mod tests {
 
     #[test]
     fn the_database_url_is_not_printed() {
-        let config = parse(
-            "[server]\nurl = \"https://o\"\n[database]\nurl = \"postgres://u:hunter2@db/fleet\"\n",
-        )
-        .unwrap();
+        let config =
+            parse("[server]\nurl = \"https://o\"\n[database]\nurl = \"postgres://u:hunter2@db/fleet\"\n")
+                .unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
     }
 }

@@ -134,9 +134,8 @@ impl Store {
 
 /// An id as a folder name; anything that is no id becomes one that is never there.
 fn id(text: &str) -> &str {
-    let good = !text.is_empty()
-        && text.len() <= 64
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let good =
+        !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     if good { text } else { "none" }
 }
 
@@ -227,9 +226,7 @@ fn parse_log(text: &str) -> Vec<Commit> {
                 commit: fields.next().filter(|hash| hash.len() >= 40)?,
                 subject: fields.next()?,
                 author: fields.next()?,
-                time: fields
-                    .next()
-                    .map(|time| utc(&time).unwrap_or(time))?,
+                time: fields.next().map(|time| utc(&time).unwrap_or(time))?,
             })
         })
         .collect()
@@ -427,10 +424,8 @@ impl Drop for Group {
     fn drop(&mut self) {
         if let Some(id) = self.0.and_then(|id| i32::try_from(id).ok()) {
             // It may be gone already, which is what we want.
-            let _ = nix::sys::signal::killpg(
-                nix::unistd::Pid::from_raw(id),
-                nix::sys::signal::Signal::SIGKILL,
-            );
+            let _ =
+                nix::sys::signal::killpg(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL);
         }
     }
 }
@@ -445,7 +440,17 @@ mod tests {
             assert!(good_reference(good), "{good}");
         }
         for bad in [
-            "", "-x", "--upload-pack=sh", "a..b", "a b", "a^", "HEAD~1", "x:y", "../x", "a\nb", "@{u}",
+            "",
+            "-x",
+            "--upload-pack=sh",
+            "a..b",
+            "a b",
+            "a^",
+            "HEAD~1",
+            "x:y",
+            "../x",
+            "a\nb",
+            "@{u}",
         ] {
             assert!(!good_reference(bad), "{bad}");
         }
@@ -474,7 +479,17 @@ mod tests {
         init(&folder, "main").await.unwrap();
         assert_eq!(log(&folder, "main", 10).await.unwrap(), []);
         let tree = Git::new()
-            .run(Some(&folder), &["hash-object".as_ref(), "-w".as_ref(), "-t".as_ref(), "tree".as_ref(), "/dev/null".as_ref()], LOCAL)
+            .run(
+                Some(&folder),
+                &[
+                    "hash-object".as_ref(),
+                    "-w".as_ref(),
+                    "-t".as_ref(),
+                    "tree".as_ref(),
+                    "/dev/null".as_ref(),
+                ],
+                LOCAL,
+            )
             .await
             .unwrap();
         let tree = String::from_utf8(tree).unwrap();
@@ -485,7 +500,16 @@ mod tests {
             git.env(&format!("GIT_{who}_DATE"), "2026-01-02T05:04:05+02:00");
         }
         let commit = git
-            .run(Some(&folder), &["commit-tree".as_ref(), "-m".as_ref(), "Begin".as_ref(), tree.trim().as_ref()], LOCAL)
+            .run(
+                Some(&folder),
+                &[
+                    "commit-tree".as_ref(),
+                    "-m".as_ref(),
+                    "Begin".as_ref(),
+                    tree.trim().as_ref(),
+                ],
+                LOCAL,
+            )
             .await
             .unwrap();
         let commit = String::from_utf8(commit).unwrap().trim().to_owned();

@@ -49,7 +49,8 @@ async fn receive(
         Verdict::Forged => Err(Problem::forbidden("the hook's signature is not right")),
         Verdict::Nothing => Ok(StatusCode::NO_CONTENT),
         Verdict::Push => {
-            let again = delivery(&headers).is_some_and(|mark| !app.seen.first(format!("{}/{mark}", repository.id)));
+            let again =
+                delivery(&headers).is_some_and(|mark| !app.seen.first(format!("{}/{mark}", repository.id)));
             if !again {
                 app.counters.hooks.inc();
                 tokio::spawn(async move {
@@ -95,12 +96,17 @@ pub(crate) fn judge(headers: &HeaderMap, body: &[u8], secret: &str) -> Verdict {
 
 /// The sender's own mark of this delivery, if it gives one.
 pub(crate) fn delivery(headers: &HeaderMap) -> Option<String> {
-    ["x-github-delivery", "x-gitea-delivery", "x-gitlab-event-uuid", "x-forgejo-delivery"]
-        .iter()
-        .find_map(|name| headers.get(*name))
-        .and_then(|value| value.to_str().ok())
-        .filter(|value| value.len() <= 128)
-        .map(str::to_owned)
+    [
+        "x-github-delivery",
+        "x-gitea-delivery",
+        "x-gitlab-event-uuid",
+        "x-forgejo-delivery",
+    ]
+    .iter()
+    .find_map(|name| headers.get(*name))
+    .and_then(|value| value.to_str().ok())
+    .filter(|value| value.len() <= 128)
+    .map(str::to_owned)
 }
 
 enum Trust {
@@ -174,12 +180,7 @@ mod tests {
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs
             .iter()
-            .map(|(name, value)| {
-                (
-                    axum::http::HeaderName::from_static(name),
-                    value.parse().unwrap(),
-                )
-            })
+            .map(|(name, value)| (axum::http::HeaderName::from_static(name), value.parse().unwrap()))
             .collect()
     }
 

@@ -65,7 +65,9 @@ impl Links {
     /// Takes a link away, unless a newer one of the same host is there. Whether it was the host's last.
     pub(crate) fn remove(&self, host: &str, number: u64) -> bool {
         let mut hosts = self.lock();
-        let same = hosts.get(host).is_some_and(|connected| connected.number == number);
+        let same = hosts
+            .get(host)
+            .is_some_and(|connected| connected.number == number);
         if same {
             hosts.remove(host);
         }

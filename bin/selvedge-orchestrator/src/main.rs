@@ -69,7 +69,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let format = if config.log.json { Format::Json } else { Format::Text };
+    let format = if config.log.json {
+        Format::Json
+    } else {
+        Format::Text
+    };
     let filter = match config.log.filter.as_str() {
         "" => "info",
         filter => filter,

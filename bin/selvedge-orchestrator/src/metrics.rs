@@ -121,7 +121,11 @@ async fn metrics(State(app): State<Shared>, headers: HeaderMap) -> Result<Respon
 async fn allow(app: &Shared, headers: &HeaderMap) -> Result<(), Problem> {
     let token = bearer(headers)
         .ok_or_else(|| Problem::unauthorized("send the token of server.metrics_token_file"))?;
-    if app.metrics_token.as_deref().is_some_and(|right| same(token, right)) {
+    if app
+        .metrics_token
+        .as_deref()
+        .is_some_and(|right| same(token, right))
+    {
         return Ok(());
     }
     let caller = program(app, token, "").await?;
@@ -138,10 +142,6 @@ async fn readyz(State(app): State<Shared>) -> Response {
     }
     match app.fleet.tenants().authorities().await {
         Ok(_) => "ok\n".into_response(),
-        Err(_) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the database can't be used\n",
-        )
-            .into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database can't be used\n").into_response(),
     }
 }

@@ -83,7 +83,8 @@ impl Provider {
             .timeout(Duration::from_secs(10))
             .redirect(reqwest::redirect::Policy::none());
         if let Some(file) = &config.ca_file {
-            let pem = std::fs::read(file).with_context(|| format!("oidc.ca_file: can't read {}", file.display()))?;
+            let pem = std::fs::read(file)
+                .with_context(|| format!("oidc.ca_file: can't read {}", file.display()))?;
             let certificates =
                 reqwest::Certificate::from_pem_bundle(&pem).context("oidc.ca_file holds no certificate")?;
             builder = builder.tls_certs_merge(certificates);
@@ -106,7 +107,12 @@ impl Provider {
 
     /// What the button says.
     pub(crate) fn name(&self) -> &str {
-        let rest = self.config.issuer.split("://").nth(1).unwrap_or(&self.config.issuer);
+        let rest = self
+            .config
+            .issuer
+            .split("://")
+            .nth(1)
+            .unwrap_or(&self.config.issuer);
         rest.split('/').next().unwrap_or(rest)
     }
 
@@ -149,7 +155,12 @@ impl Provider {
     }
 
     /// Who came back, and where in the page they wanted to go.
-    pub(crate) async fn finish(&self, cookie: &str, state: &str, code: &str) -> anyhow::Result<(Person, String)> {
+    pub(crate) async fn finish(
+        &self,
+        cookie: &str,
+        state: &str,
+        code: &str,
+    ) -> anyhow::Result<(Person, String)> {
         let pending = self.open(cookie)?;
         if !crate::hooks::same(&pending.state, state) {
             bail!("the answer is not for this browser's sign-in; start again");
@@ -158,12 +169,9 @@ impl Provider {
         let (token, access) = self.exchange(&discovery, code, &pending.verifier).await?;
         let mut claims = self
             .keys
-            .verify(
-                &token,
-                &discovery.issuer,
-                &self.config.client_id,
-                || self.fetch(&discovery.jwks_uri),
-            )
+            .verify(&token, &discovery.issuer, &self.config.client_id, || {
+                self.fetch(&discovery.jwks_uri)
+            })
             .await?;
         if !claims
             .get("nonce")
@@ -198,8 +206,8 @@ impl Provider {
             .await
             .and_then(reqwest::Response::error_for_status)
             .context("the provider's userinfo can't be asked")?;
-        let more: Value = serde_json::from_slice(&bounded(answer).await?)
-            .context("the provider's userinfo is no JSON")?;
+        let more: Value =
+            serde_json::from_slice(&bounded(answer).await?).context("the provider's userinfo is no JSON")?;
         // It must be about the same person (Core, 5.3.2).
         if more.get("sub") != claims.get("sub") {
             bail!("the provider's userinfo is about somebody else");
@@ -286,7 +294,8 @@ impl Provider {
         match &self.secret {
             Some(secret) if !post_only => {
                 let encode = |text: &str| {
-                    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+                    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
+                        .to_string()
                 };
                 let both = format!("{}:{}", encode(&self.config.client_id), encode(secret));
                 request = request.header("authorization", format!("Basic {}", STANDARD.encode(both)));
@@ -318,8 +327,8 @@ impl Provider {
             .map_err(reqwest::Error::without_url)
             .context("the provider's token endpoint can't be reached")?;
         let status = answer.status();
-        let tokens: Tokens =
-            serde_json::from_slice(&bounded(answer).await?).context("the provider's token answer is no JSON")?;
+        let tokens: Tokens = serde_json::from_slice(&bounded(answer).await?)
+            .context("the provider's token answer is no JSON")?;
         match (tokens.id_token, tokens.error) {
             (Some(token), None) if status.is_success() => Ok((token, tokens.access_token)),
             (_, Some(error)) => bail!("the provider refused the code: {error}"),

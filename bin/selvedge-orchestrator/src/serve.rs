@@ -50,7 +50,11 @@ pub(crate) struct From(pub(crate) IpAddr);
 /// Who takes the connections that are not HTTP for people.
 pub(crate) trait Others: Send + Sync + 'static {
     /// A host's link, with its verified client certificate.
-    fn link(self: Arc<Self>, stream: TlsStream<TcpStream>, from: SocketAddr) -> impl Future<Output = ()> + Send;
+    fn link(
+        self: Arc<Self>,
+        stream: TlsStream<TcpStream>,
+        from: SocketAddr,
+    ) -> impl Future<Output = ()> + Send;
     /// Another orchestrator process.
     fn peer(self: Arc<Self>, stream: TlsStream<TcpStream>) -> impl Future<Output = ()> + Send;
 }

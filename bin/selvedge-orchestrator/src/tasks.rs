@@ -3,7 +3,7 @@
 //! | task | where | when |
 //! |---|---|---|
 //! | serving certificate: read again, or renewed | every process | each 30 s |
-//! | this process's own beat | every process | each 5 s |
+//! | this process's own beat | every process | each 3 s |
 //! | authorities and revocations | every process | on changes, and each minute |
 //! | assignments to hosts | every process, for its own hosts | on changes |
 //! | look at repositories | the leader | each `repositories.poll` |
@@ -21,11 +21,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::{app::Shared, links, tls};
 
-const BEAT: Duration = Duration::from_secs(5);
+const BEAT: Duration = Duration::from_secs(3);
 const TRUST: Duration = Duration::from_secs(60);
 const FORGET: Duration = Duration::from_secs(600);
 /// How long a leader leads after its last word.
-pub(crate) const TERM: Duration = Duration::from_secs(20);
+pub(crate) const TERM: Duration = Duration::from_secs(10);
 
 /// Starts them; each ends when the process shall.
 pub(crate) fn start(app: &Shared, tasks: &TaskTracker) -> anyhow::Result<()> {
@@ -40,16 +40,19 @@ pub(crate) fn start(app: &Shared, tasks: &TaskTracker) -> anyhow::Result<()> {
     };
     let each = |name: &'static str, period: Duration, work: Work| {
         let app = app.clone();
-        spawn(name, Box::pin(async move {
-            let mut ticks = interval(period);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                if let Err(error) = work(app.clone()).await {
-                    tracing::warn!(task = name, error = %format!("{error:#}"), "a background task failed; it is tried again");
+        spawn(
+            name,
+            Box::pin(async move {
+                let mut ticks = interval(period);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    ticks.tick().await;
+                    if let Err(error) = work(app.clone()).await {
+                        tracing::warn!(task = name, error = %format!("{error:#}"), "a background task failed; it is tried again");
+                    }
                 }
-            }
-        }));
+            }),
+        );
     };
     each("certificate", tls::LOOK, |app| {
         Box::pin(async move {
@@ -71,7 +74,9 @@ pub(crate) fn start(app: &Shared, tasks: &TaskTracker) -> anyhow::Result<()> {
     each("repositories", app.config.repositories.poll, |app| {
         Box::pin(async move { poll::all(&app).await })
     });
-    each("forget", FORGET, |app| Box::pin(async move { forget(&app).await }));
+    each("forget", FORGET, |app| {
+        Box::pin(async move { forget(&app).await })
+    });
     each("alone", BEAT, |app| {
         Box::pin(async move {
             if leads(&app).await? {
@@ -82,19 +87,18 @@ pub(crate) fn start(app: &Shared, tasks: &TaskTracker) -> anyhow::Result<()> {
         })
     });
     let fleet = app.fleet.clone();
-    spawn("listen", Box::pin(async move {
-        fleet.changes().listen().await;
-        // On SQLite there is nobody to hear of.
-        std::future::pending::<()>().await;
-    }));
+    spawn(
+        "listen",
+        Box::pin(async move {
+            fleet.changes().listen().await;
+            // On SQLite there is nobody to hear of.
+            std::future::pending::<()>().await;
+        }),
+    );
     spawn("tell", Box::pin(links::tell::run(app.clone())));
     let driver = fleet::rollout::Driver::new(app.fleet.clone(), &app.node);
     spawn("rollouts", Box::pin(driver.run()));
-    let watch = fleet::alert::Watch::new(
-        app.fleet.clone(),
-        &app.node,
-        fleet::alert::Thresholds::default(),
-    );
+    let watch = fleet::alert::Watch::new(app.fleet.clone(), &app.node, fleet::alert::Thresholds::default());
     spawn("alerts", Box::pin(watch.run()));
     let courier = fleet::alert::Courier::new(app.fleet.clone(), &app.node, smtp(app)?.as_ref(), None)
         .context("the courier of alerts can't be set up")?;

@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
+use identity::verify::ClientVerifier;
 use rustls::{
     ServerConfig,
     crypto::CryptoProvider,
@@ -23,7 +24,6 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use identity::verify::ClientVerifier;
 use telemetry::Clock;
 
 use crate::config::Config;
@@ -110,9 +110,7 @@ impl Source {
                         .with_context(|| format!("can't read {}", path.display()))
                 };
                 let now = (time(certificate)?, time(key)?);
-                let mut seen = seen
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut seen = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if *seen == Some(now) {
                     return Ok(None);
                 }
@@ -140,7 +138,10 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> anyhow::Result<CertifiedKey> {
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> anyhow::Result<CertifiedKey> {
     Ok(CertifiedKey::from_der(chain, key, &provider())?)
 }
 

@@ -82,7 +82,10 @@ async fn note(
         id: host.id.clone(),
         name: host.name.clone(),
     };
-    app.fleet.audit().note(caller, action, &object, Some(what)).await?;
+    app.fleet
+        .audit()
+        .note(caller, action, &object, Some(what))
+        .await?;
     Ok(())
 }
 

@@ -30,7 +30,9 @@ async fn the_slow_are_shown_out_and_others_are_served_meanwhile() {
     // One says nothing, one says half a handshake, one half a request.
     let silent = open().await.unwrap();
     let mut half = open().await.unwrap();
-    half.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await.unwrap();
+    half.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01])
+        .await
+        .unwrap();
     let trust = identity::trust::ServerTrust::new(Some(&server.ca_pem())).unwrap();
     let tls = trust
         .client_config(None, &[b"http/1.1"], &telemetry::Clock::system())
@@ -40,7 +42,10 @@ async fn the_slow_are_shown_out_and_others_are_served_meanwhile() {
         .connect("localhost".try_into().unwrap(), open().await.unwrap())
         .await
         .unwrap();
-    dribble.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
+    dribble
+        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        .await
+        .unwrap();
 
     // Many from one address are too many; what is left is closed at once.
     let mut crowd = Vec::new();
@@ -70,7 +75,9 @@ async fn the_slow_are_shown_out_and_others_are_served_meanwhile() {
 async fn hooks_are_verified_and_git_gives_nothing_away() {
     let server = Server::start("").await;
     let ada = server.sign_in("acme", "ada").await;
-    let repository = ada.post("/repositories", json!({ "name": "shops", "hosted": true })).await;
+    let repository = ada
+        .post("/repositories", json!({ "name": "shops", "hosted": true }))
+        .await;
     let hook = repository["webhookUrl"].as_str().unwrap().to_owned();
     let secret = hook.rsplit('/').next().unwrap().to_owned();
     let post = |url: String, headers: Vec<(&'static str, String)>| {
@@ -89,10 +96,22 @@ async fn hooks_are_verified_and_git_gives_nothing_away() {
         ]
     };
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
-    let mac: String = aws_lc_rs::hmac::sign(&key, b"{}").as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    let mac: String = aws_lc_rs::hmac::sign(&key, b"{}")
+        .as_ref()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
     assert_eq!(post(hook.clone(), signed(&mac)).await, 202);
-    assert_eq!(post(hook.clone(), signed(&mac.replace(['1', '2'], "3"))).await, 403);
-    let token = |token: &str| vec![("x-gitlab-event", "Push Hook".into()), ("x-gitlab-token", token.into())];
+    assert_eq!(
+        post(hook.clone(), signed(&mac.replace(['1', '2'], "3"))).await,
+        403
+    );
+    let token = |token: &str| {
+        vec![
+            ("x-gitlab-event", "Push Hook".into()),
+            ("x-gitlab-token", token.into()),
+        ]
+    };
     assert_eq!(post(hook.clone(), token(&secret)).await, 202);
     assert_eq!(post(hook.clone(), token("guess")).await, 403);
     let rotated = ada.post("/repositories/shops/webhook/rotate", json!({})).await;
@@ -100,8 +119,11 @@ async fn hooks_are_verified_and_git_gives_nothing_away() {
     assert_eq!(post(hook, vec![]).await, 404);
 
     // A credential opens its repository for Git, and nothing else.
-    ada.post("/repositories", json!({ "name": "other", "hosted": true })).await;
-    let reader = ada.post("/repositories/shops/credentials", json!({ "name": "laptop" })).await;
+    ada.post("/repositories", json!({ "name": "other", "hosted": true }))
+        .await;
+    let reader = ada
+        .post("/repositories/shops/credentials", json!({ "name": "laptop" }))
+        .await;
     let password = reader["password"].as_str().unwrap();
     let git = |path: &str, password: &str| {
         let request = server
@@ -113,8 +135,17 @@ async fn hooks_are_verified_and_git_gives_nothing_away() {
     let pull = "info/refs?service=git-upload-pack";
     assert_eq!(git(&format!("acme/shops.git/{pull}"), password).await, 200);
     assert_eq!(git(&format!("acme/other.git/{pull}"), password).await, 401);
-    assert_eq!(git("acme/shops.git/info/refs?service=git-receive-pack", password).await, 403);
-    assert_eq!(server.with_token(password, Method::GET, "/api/v1/me").await.status(), 403);
+    assert_eq!(
+        git("acme/shops.git/info/refs?service=git-receive-pack", password).await,
+        403
+    );
+    assert_eq!(
+        server
+            .with_token(password, Method::GET, "/api/v1/me")
+            .await
+            .status(),
+        403
+    );
     let strong = create_token(server.dir.path(), "acme", "ci", "owner");
     for (path, want) in [
         ("acme/nothing.git/info/refs?service=git-upload-pack", 401),
@@ -155,17 +186,20 @@ async fn a_host_that_waits_is_let_in_and_a_key_counts_once() {
     };
     let pending = ada.get("/enrollment/pending").await;
     let id = pending["items"][0]["id"].as_str().unwrap().to_owned();
-    assert_eq!(pending["items"][0]["serial"], "SN-9");
+    assert_eq!(pending["items"][0]["serial"], "sn-9");
     // Whoever knows the request's id but not the key learns nothing.
     let (stranger, _) = host::enrolment("SN-8", None);
     assert!(client.poll(&*stranger, &waiting.request).await.is_err());
-    ada.post(&format!("/hosts/{id}/approve"), json!({ "site": "berlin" })).await;
+    ada.post(&format!("/hosts/{id}/approve"), json!({ "site": "berlin" }))
+        .await;
     let Answer::Granted(granted) = client.poll(&*key, &waiting.request).await.unwrap() else {
         panic!("approved, but not let in");
     };
     assert_eq!(granted.site.as_deref(), Some("berlin"));
 
-    let made = ada.post("/enrollment/keys", json!({ "name": "k", "site": "berlin" })).await;
+    let made = ada
+        .post("/enrollment/keys", json!({ "name": "k", "site": "berlin" }))
+        .await;
     let once = made["key"].as_str().unwrap();
     let (_, first) = host::enrolment("SN-10", Some(once));
     let Answer::Granted(again) = client.request(&first).await.unwrap() else {
@@ -191,7 +225,12 @@ async fn it_ends_in_order_and_shows_its_numbers() {
     let mut server = Server::start("").await;
     let ada = server.sign_in("acme", "ada").await;
     ada.post("/sites", json!({ "name": "berlin" })).await;
-    let answer = server.client.get(format!("{}/metrics", server.url)).send().await.unwrap();
+    let answer = server
+        .client
+        .get(format!("{}/metrics", server.url))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 401);
     let token = create_token(server.dir.path(), "acme", "prom", "owner");
     let answer = server.with_token(&token, Method::GET, "/metrics").await;
@@ -203,4 +242,37 @@ async fn it_ends_in_order_and_shows_its_numbers() {
     server.signal("TERM");
     assert_eq!(server.ended().await, 0);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_made_meanwhile_brings_everything_back() {
+    let mut server = Server::start("").await;
+    let file = server.dir.path().join("backup");
+    let path = file.to_str().unwrap().to_owned();
+    let token = {
+        let ada = server.sign_in("acme", "ada").await;
+        ada.post(
+            "/sites",
+            json!({ "name": "berlin", "secretVariables": { "PIN": "4711" } }),
+        )
+        .await;
+        let made = ada
+            .post("/tokens", json!({ "name": "ci", "role": "viewer" }))
+            .await;
+        support::run(server.dir.path(), &["backup", &path]);
+        ada.post("/sites", json!({ "name": "paris" })).await;
+        made["secret"].as_str().unwrap().to_owned()
+    };
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("berlin") && !text.contains("4711") && !text.contains(&token));
+    server.signal("TERM");
+    assert_eq!(server.ended().await, 0);
+    support::run(server.dir.path(), &["restore", "--yes", &path]);
+    server.restart().await;
+    let sites = server
+        .with_token(&token, Method::GET, "/api/v1/tenants/acme/sites")
+        .await;
+    let sites: serde_json::Value = sites.json().await.unwrap();
+    assert_eq!(sites["total"], 1);
+    assert_eq!(sites["items"][0]["secretVariables"][0], "PIN");
 }

@@ -79,13 +79,23 @@ async fn a_host_comes_in_reports_and_is_reached() {
     let work = server.dir.path().join("work");
     let git = |args: &[&str]| {
         let output = std::process::Command::new("git")
-            .args(["-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "init.defaultBranch=main"])
+            .args([
+                "-c",
+                "user.name=Ada",
+                "-c",
+                "user.email=ada@example.com",
+                "-c",
+                "init.defaultBranch=main",
+            ])
             .args(args)
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_SSL_CAINFO", server.data().join("ca.pem"))
             .output()
             .unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     let work_path = work.to_str().unwrap();
     assert!(git(&["init", "--quiet", work_path]).0);
@@ -94,12 +104,20 @@ async fn a_host_comes_in_reports_and_is_reached() {
     assert!(git(&["-C", work_path, "add", "."]).0);
     assert!(git(&["-C", work_path, "commit", "--quiet", "-m", "Open Berlin"]).0);
     let with = |user: &str, password: &str| {
-        format!("https://{user}:{password}@localhost:{}/git/acme/shops.git", server.port)
+        format!(
+            "https://{user}:{password}@localhost:{}/git/acme/shops.git",
+            server.port
+        )
     };
     let (pushed, said) = git(&["-C", work_path, "push", "--quiet", &with("ci", &token), "main"]);
     assert!(pushed, "{said}");
     wait_for("the push told to the host", || async {
-        host.told.signals.lock().unwrap().contains(&Signal::Fetch).then_some(())
+        host.told
+            .signals
+            .lock()
+            .unwrap()
+            .contains(&Signal::Fetch)
+            .then_some(())
     })
     .await;
     wait_for("the head", || async {
@@ -111,7 +129,12 @@ async fn a_host_comes_in_reports_and_is_reached() {
     assert_eq!(commits["items"][0]["subject"], "Open Berlin");
     let (user, password) = (source.username.unwrap(), source.password.unwrap());
     let copy = server.dir.path().join("copy");
-    let (cloned, said) = git(&["clone", "--quiet", &with(&user, &password), copy.to_str().unwrap()]);
+    let (cloned, said) = git(&[
+        "clone",
+        "--quiet",
+        &with(&user, &password),
+        copy.to_str().unwrap(),
+    ]);
     assert!(cloned, "{said}");
     assert!(copy.join("sites/berlin/a.yaml").exists());
     let (pushed, said) = git(&["-C", work_path, "push", &with(&user, &password), "main:evil"]);
@@ -161,7 +184,12 @@ async fn a_host_comes_in_reports_and_is_reached() {
     // Revoked: out at once, and not in again.
     ada.post(&format!("/hosts/{}/revoke", host.id), json!({})).await;
     wait_for("the host told that it is revoked", || async {
-        host.told.signals.lock().unwrap().contains(&Signal::Revoked).then_some(())
+        host.told
+            .signals
+            .lock()
+            .unwrap()
+            .contains(&Signal::Revoked)
+            .then_some(())
     })
     .await;
 
@@ -191,7 +219,9 @@ async fn console(server: &Server, ada: &support::Session<'_>, host: &str) {
         .client_config(None, &[b"http/1.1"], &telemetry::Clock::system())
         .unwrap();
     let connect = async |origin: &str| {
-        let tcp = tokio::net::TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+        let tcp = tokio::net::TcpStream::connect(("127.0.0.1", server.port))
+            .await
+            .unwrap();
         let name = "localhost".try_into().unwrap();
         let tls = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config.clone()))
             .connect(name, tcp)
@@ -203,11 +233,16 @@ async fn console(server: &Server, ada: &support::Session<'_>, host: &str) {
         )
         .into_client_request()
         .unwrap();
-        request.headers_mut().insert("cookie", ada.cookie.parse().unwrap());
+        request
+            .headers_mut()
+            .insert("cookie", ada.cookie.parse().unwrap());
         request.headers_mut().insert("origin", origin.parse().unwrap());
         tokio_tungstenite::client_async(request, tls).await
     };
-    assert!(connect("https://evil.example").await.is_err(), "another site's page");
+    assert!(
+        connect("https://evil.example").await.is_err(),
+        "another site's page"
+    );
     let (mut socket, _) = connect(&server.url).await.unwrap();
     let mut seen = String::new();
     while !seen.contains("login at web: ") {

@@ -19,13 +19,17 @@ fn config(port: u16, database: &str) -> String {
 async fn a_host_is_reached_through_any_process_and_survives_the_end_of_its_own() {
     let database = postgres::shared().database();
     let (one, two) = (free_port(), free_port());
-    let mut first =
-        Server::start_in(tempfile::tempdir().unwrap(), one, &config(one, &database)).await;
+    let mut first = Server::start_in(tempfile::tempdir().unwrap(), one, &config(one, &database)).await;
     let second = first.another(two, &config(two, &database)).await;
 
     let ada = first.sign_in("acme", "ada").await;
-    ada.post("/repositories", json!({ "name": "shops", "hosted": true })).await;
-    ada.post("/sites", json!({ "name": "berlin", "repository": "shops", "path": "." })).await;
+    ada.post("/repositories", json!({ "name": "shops", "hosted": true }))
+        .await;
+    ada.post(
+        "/sites",
+        json!({ "name": "berlin", "repository": "shops", "path": "." }),
+    )
+    .await;
     let key = ada
         .post("/enrollment/keys", json!({ "name": "k", "site": "berlin" }))
         .await;
@@ -33,7 +37,10 @@ async fn a_host_is_reached_through_any_process_and_survives_the_end_of_its_own()
 
     // The host is on the first; the second reaches it by the hop between them.
     let host = Host::enrol(&first, "SN-1", key["key"].as_str().unwrap()).await;
-    wait_for("the link", || async { (*host.state.borrow() == State::Connected).then_some(()) }).await;
+    wait_for("the link", || async {
+        (*host.state.borrow() == State::Connected).then_some(())
+    })
+    .await;
     wait_for("an assignment", || async { host.told.assignment() }).await;
     let through = |server: &Server| {
         let (client, url, token) = (server.client.clone(), server.url.clone(), token.clone());
@@ -76,7 +83,9 @@ async fn a_host_is_reached_through_any_process_and_survives_the_end_of_its_own()
         .unwrap();
     assert_eq!(answer.status(), 200);
     wait_for("the change, made through the other process", || async {
-        host.told.assignment().filter(|assignment| assignment.labels.contains_key("region"))
+        host.told
+            .assignment()
+            .filter(|assignment| assignment.labels.contains_key("region"))
     })
     .await;
 
@@ -106,8 +115,7 @@ async fn a_host_is_reached_through_any_process_and_survives_the_end_of_its_own()
 async fn a_process_that_was_killed_is_not_missed() {
     let database = postgres::shared().database();
     let (one, two) = (free_port(), free_port());
-    let mut first =
-        Server::start_in(tempfile::tempdir().unwrap(), one, &config(one, &database)).await;
+    let mut first = Server::start_in(tempfile::tempdir().unwrap(), one, &config(one, &database)).await;
     let second = first.another(two, &config(two, &database)).await;
     let ada = second.sign_in("acme", "ada").await;
     ada.post("/sites", json!({ "name": "berlin" })).await;
@@ -115,7 +123,10 @@ async fn a_process_that_was_killed_is_not_missed() {
         .post("/enrollment/keys", json!({ "name": "k", "site": "berlin" }))
         .await;
     let host = Host::enrol(&first, "SN-1", key["key"].as_str().unwrap()).await;
-    wait_for("the link", || async { (*host.state.borrow() == State::Connected).then_some(()) }).await;
+    wait_for("the link", || async {
+        (*host.state.borrow() == State::Connected).then_some(())
+    })
+    .await;
     first.signal("KILL");
     first.ended().await;
     // Nobody says goodbye for it: the heartbeats are missed, and the other process says so.

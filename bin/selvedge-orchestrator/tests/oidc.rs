@@ -27,7 +27,11 @@ fn program() -> PathBuf {
     let venv = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("oidc-provider");
     let program = venv.join("bin/oidc-provider-mock");
     if !program.exists() {
-        let done = Command::new("python3").args(["-m", "venv"]).arg(&venv).status().unwrap();
+        let done = Command::new("python3")
+            .args(["-m", "venv"])
+            .arg(&venv)
+            .status()
+            .unwrap();
         assert!(done.success(), "python3 -m venv");
         let done = Command::new(venv.join("bin/pip"))
             .args(["install", "--quiet", "oidc-provider-mock==0.3.4"])
@@ -79,14 +83,25 @@ fn location(answer: &reqwest::Response) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_comes_in_through_the_provider_with_the_role_of_their_group() {
     let provider = provider().await;
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "a client's secret\n").unwrap();
     let server = Server::start(&format!(
-        "[oidc]\nissuer = \"{}\"\nclient_id = \"selvedge\"\ntenant = \"acme\"\nscopes = [\"openid\", \"profile\", \"email\"]\n\
+        "[oidc]\nissuer = \"{}\"\nclient_secret_file = \"{}\"\nclient_id = \"selvedge\"\ntenant = \"acme\"\nscopes = [\"openid\", \"profile\", \"email\"]\n\
          [oidc.roles]\nops = \"operator\"\neverybody = \"viewer\"\n",
-        provider.issuer
+        provider.issuer,
+        secret.path().display()
     ))
     .await;
     let api = format!("{}/api/v1", server.url);
-    let version: Value = server.client.get(format!("{api}/version")).send().await.unwrap().json().await.unwrap();
+    let version: Value = server
+        .client
+        .get(format!("{api}/version"))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     assert!(version["oidc"]["name"].as_str().unwrap().starts_with("127.0.0.1"));
 
     // To the provider, where Grace agrees; back with a code.
@@ -111,7 +126,11 @@ async fn a_person_comes_in_through_the_provider_with_the_role_of_their_group() {
         .send()
         .await
         .unwrap();
-    assert!(agreed.status().is_redirection(), "{}", agreed.text().await.unwrap());
+    assert!(
+        agreed.status().is_redirection(),
+        "{}",
+        agreed.text().await.unwrap()
+    );
     let back = location(&agreed);
     assert!(back.starts_with(&format!("{api}/oidc/callback?")), "{back}");
 
@@ -119,7 +138,13 @@ async fn a_person_comes_in_through_the_provider_with_the_role_of_their_group() {
     let stolen = server.client.get(&back).send().await.unwrap();
     assert_eq!(stolen.status(), 401);
 
-    let finished = server.client.get(&back).header("cookie", &ours).send().await.unwrap();
+    let finished = server
+        .client
+        .get(&back)
+        .header("cookie", &ours)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(finished.status(), 303, "{}", finished.text().await.unwrap());
     assert_eq!(location(&finished), "/t/acme/sites");
     let session = cookie(&finished, "selvedge_session");
@@ -139,7 +164,13 @@ async fn a_person_comes_in_through_the_provider_with_the_role_of_their_group() {
     assert_eq!(me["tenants"][0]["name"], "acme");
 
     // The code counts once.
-    let again = server.client.get(&back).header("cookie", &ours).send().await.unwrap();
+    let again = server
+        .client
+        .get(&back)
+        .header("cookie", &ours)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(again.status(), 401);
     // An account of the provider has no password here.
     let guess = server

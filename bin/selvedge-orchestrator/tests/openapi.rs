@@ -112,15 +112,40 @@ fn body(operation: &Operation) -> Value {
 
 /// Objects of one tenant, by the name of the parameter that asks for them.
 async fn furnish(person: &Session<'_>) -> BTreeMap<&'static str, String> {
-    let id = |value: &Value| value["id"].as_str().unwrap_or_else(|| panic!("{value}")).to_owned();
+    let id = |value: &Value| {
+        value["id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{value}"))
+            .to_owned()
+    };
     let mut ids = BTreeMap::new();
-    let repository = person.post("/repositories", json!({ "name": "repo", "hosted": true })).await;
+    let repository = person
+        .post("/repositories", json!({ "name": "repo", "hosted": true }))
+        .await;
     ids.insert("repository", id(&repository));
-    ids.insert("policy", id(&person.post("/policies", json!({ "name": "policy" })).await));
-    ids.insert("site", id(&person.post("/sites", json!({ "name": "site", "repository": "repo" })).await));
-    ids.insert("key", id(&person.post("/enrollment/keys", json!({ "name": "key" })).await));
-    ids.insert("token", id(&person.post("/tokens", json!({ "name": "token", "role": "viewer" })).await));
-    let user = person.post("/users", json!({ "username": "carl", "password": PASSWORD })).await;
+    ids.insert(
+        "policy",
+        id(&person.post("/policies", json!({ "name": "policy" })).await),
+    );
+    ids.insert(
+        "site",
+        id(&person
+            .post("/sites", json!({ "name": "site", "repository": "repo" }))
+            .await),
+    );
+    ids.insert(
+        "key",
+        id(&person.post("/enrollment/keys", json!({ "name": "key" })).await),
+    );
+    ids.insert(
+        "token",
+        id(&person
+            .post("/tokens", json!({ "name": "token", "role": "viewer" }))
+            .await),
+    );
+    let user = person
+        .post("/users", json!({ "username": "carl", "password": PASSWORD }))
+        .await;
     ids.insert("user", id(&user));
     let binding = json!({ "user": "carl", "role": "viewer", "scope": { "all": true } });
     ids.insert("binding", id(&person.post("/bindings", binding).await));
@@ -148,14 +173,23 @@ fn fill(path: &str, tenant: &str, ids: &BTreeMap<&'static str, String>) -> Strin
     for (name, id) in ids {
         out = out.replace(&format!("{{{name}}}"), id);
     }
-    assert!(!out.contains('{'), "a parameter that this test does not know: {out}");
+    assert!(
+        !out.contains('{'),
+        "a parameter that this test does not know: {out}"
+    );
     out
 }
 
-async fn ask(server: &Server, token: Option<&str>, operation: &Operation, path: &str) -> (StatusCode, String) {
-    let mut request = server
-        .client
-        .request(operation.method.clone(), format!("{}/api/v1{path}?q=x", server.url));
+async fn ask(
+    server: &Server,
+    token: Option<&str>,
+    operation: &Operation,
+    path: &str,
+) -> (StatusCode, String) {
+    let mut request = server.client.request(
+        operation.method.clone(),
+        format!("{}/api/v1{path}?q=x", server.url),
+    );
     if let Some(token) = token {
         request = request.bearer_auth(token);
     }
@@ -164,7 +198,11 @@ async fn ask(server: &Server, token: Option<&str>, operation: &Operation, path: 
     }
     let answer = request.send().await.unwrap();
     let status = answer.status();
-    if answer.headers().get("content-type").is_some_and(|kind| kind == "text/event-stream") {
+    if answer
+        .headers()
+        .get("content-type")
+        .is_some_and(|kind| kind == "text/event-stream")
+    {
         return (status, String::new());
     }
     (status, answer.text().await.unwrap())
@@ -208,7 +246,10 @@ async fn every_endpoint_keeps_tenants_apart_and_asks_for_the_role() {
                 let mixed = fill(&operation.path, "acme", &theirs);
                 let (status, said) = ask(&server, Some(&owner), &operation, &mixed).await;
                 if status != 404 {
-                    wrong.push(format!("{} with another tenant's ids: {status} {said}", operation.id));
+                    wrong.push(format!(
+                        "{} with another tenant's ids: {status} {said}",
+                        operation.id
+                    ));
                 }
             }
         }
@@ -298,16 +339,29 @@ async fn changes_are_guarded() {
 
     // Headers that keep browsers careful, on the page and on errors.
     for path in ["/", "/api/v1/me", "/nowhere"] {
-        let answer = server.client.get(format!("{}{path}", server.url)).send().await.unwrap();
+        let answer = server
+            .client
+            .get(format!("{}{path}", server.url))
+            .send()
+            .await
+            .unwrap();
         let headers = answer.headers();
-        assert!(headers["content-security-policy"].to_str().unwrap().contains("default-src 'self'"));
+        assert!(
+            headers["content-security-policy"]
+                .to_str()
+                .unwrap()
+                .contains("default-src 'self'")
+        );
         assert_eq!(headers["x-content-type-options"], "nosniff");
     }
 
     // Signed out is out.
     let answer = ada.request(Method::DELETE, "//session").send().await.unwrap();
     assert_eq!(answer.status(), 204);
-    assert_eq!(ada.request(Method::GET, "//me").send().await.unwrap().status(), 401);
+    assert_eq!(
+        ada.request(Method::GET, "//me").send().await.unwrap().status(),
+        401
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,7 +34,11 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 #[utoipa::path(get, path = "/tenants/{tenant}/alerts", tag = "alerts", operation_id = "listAlerts",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<Alert>)))]
-async fn alert_list(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn alert_list(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     Ok(axum::Json(app.fleet.alerts().list(&caller, &query.into()).await?).into_response())
 }
 
@@ -42,7 +46,11 @@ async fn alert_list(State(app): State<Shared>, In(caller): In, Query(query): Que
 #[utoipa::path(get, path = "/tenants/{tenant}/alerts/{alert}", tag = "alerts", operation_id = "getAlert",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("alert" = String, Path, description = "Id")),
     responses((status = 200, description = "The alert", body = Alert)))]
-async fn alert_get(State(app): State<Shared>, In(caller): In, Path((_, id)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn alert_get(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, id)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     Ok(axum::Json(app.fleet.alerts().get(&caller, &id).await?).into_response())
 }
 
@@ -50,7 +58,11 @@ async fn alert_get(State(app): State<Shared>, In(caller): In, Path((_, id)): Pat
 #[utoipa::path(post, path = "/tenants/{tenant}/alerts/{alert}/acknowledge", tag = "alerts", operation_id = "acknowledgeAlert",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("alert" = String, Path, description = "Id")),
     responses((status = 200, description = "As it is now", body = Alert)))]
-async fn acknowledge(State(app): State<Shared>, In(caller): In, Path((_, id)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn acknowledge(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, id)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     Ok(axum::Json(app.fleet.alerts().acknowledge(&caller, &id).await?).into_response())
 }
 
@@ -58,7 +70,11 @@ async fn acknowledge(State(app): State<Shared>, In(caller): In, Path((_, id)): P
 #[utoipa::path(get, path = "/tenants/{tenant}/channels", tag = "alerts", operation_id = "listChannels",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<Channel>)))]
-async fn list(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn list(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     let page = app.fleet.channels().list(&caller, &query.into()).await?;
     Ok(axum::Json(page).into_response())
 }
@@ -69,7 +85,11 @@ async fn list(State(app): State<Shared>, In(caller): In, Query(query): Query<Lis
         ("idempotency-key" = Option<String>, Header, description = "Sent again with the same body, the answer is repeated, not the deed")),
     request_body = ChannelSpec,
     responses((status = 201, description = "Made", body = Channel)))]
-async fn create(State(app): State<Shared>, In(caller): In, Json(spec): Json<ChannelSpec>) -> Result<Response, Problem> {
+async fn create(
+    State(app): State<Shared>,
+    In(caller): In,
+    Json(spec): Json<ChannelSpec>,
+) -> Result<Response, Problem> {
     let made = app.fleet.channels().create(&caller, &spec).await?;
     Ok(tagged(StatusCode::CREATED, made.generation, &made))
 }
@@ -78,7 +98,11 @@ async fn create(State(app): State<Shared>, In(caller): In, Json(spec): Json<Chan
 #[utoipa::path(get, path = "/tenants/{tenant}/channels/{channel}", tag = "alerts", operation_id = "getChannel",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("channel" = String, Path, description = "Name or id")),
     responses((status = 200, description = "The object; its generation is the ETag", body = Channel)))]
-async fn get(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn get(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     let found = app.fleet.channels().get(&caller, &name).await?;
     Ok(tagged(StatusCode::OK, found.generation, &found))
 }
@@ -121,4 +145,3 @@ async fn delete(
         .await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
-

@@ -89,8 +89,14 @@ async fn list(
 }
 
 /// How many sites that the caller may see are at each commit.
-async fn sites_at(app: &Shared, caller: &fleet::Caller, repository: &str) -> Result<HashMap<String, i64>, Problem> {
-    let mut sql = fleet::db::Sql::new("SELECT s.applied,COUNT(*) FROM site s WHERE s.applied IS NOT NULL AND s.tenant=");
+async fn sites_at(
+    app: &Shared,
+    caller: &fleet::Caller,
+    repository: &str,
+) -> Result<HashMap<String, i64>, Problem> {
+    let mut sql = fleet::db::Sql::new(
+        "SELECT s.applied,COUNT(*) FROM site s WHERE s.applied IS NOT NULL AND s.tenant=",
+    );
     sql.bind(caller.tenant.as_str())
         .push(" AND s.repository=")
         .bind(repository);

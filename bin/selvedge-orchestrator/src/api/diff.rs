@@ -101,11 +101,13 @@ fn compare(site: &Site, host: Host, folder: Option<&PathBuf>, now: jiff::Timesta
         errors: Vec::new(),
     };
     let (Some(folder), Some(wanted)) = (folder, &site.desired) else {
-        diff.errors.push("the site has no commit that it should be at".to_owned());
+        diff.errors
+            .push("the site has no commit that it should be at".to_owned());
         return diff;
     };
     let Some(applied) = host.applied else {
-        diff.errors.push("the host has not said what it has applied".to_owned());
+        diff.errors
+            .push("the host has not said what it has applied".to_owned());
         return diff;
     };
     if applied == *wanted {

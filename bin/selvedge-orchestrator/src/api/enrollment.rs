@@ -11,12 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::Shared,
-    http::{
-        auth::In,
-        body::Json,
-        list::List,
-        problem::Problem,
-    },
+    http::{auth::In, body::Json, list::List, problem::Problem},
 };
 
 /// The endpoints.
@@ -32,7 +27,11 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 #[utoipa::path(get, path = "/tenants/{tenant}/enrollment/keys", tag = "enrollment", operation_id = "listActivationKeys",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<ActivationKey>)))]
-async fn list(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn list(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     let page = app.fleet.keys().list(&caller, &query.into()).await?;
     Ok(axum::Json(page).into_response())
 }
@@ -43,7 +42,11 @@ async fn list(State(app): State<Shared>, In(caller): In, Query(query): Query<Lis
         ("idempotency-key" = Option<String>, Header, description = "Sent again with the same body, the answer is repeated, not the deed")),
     request_body = ActivationKeySpec,
     responses((status = 201, description = "Made", body = ActivationKey)))]
-async fn create(State(app): State<Shared>, In(caller): In, Json(spec): Json<ActivationKeySpec>) -> Result<Response, Problem> {
+async fn create(
+    State(app): State<Shared>,
+    In(caller): In,
+    Json(spec): Json<ActivationKeySpec>,
+) -> Result<Response, Problem> {
     let made = app.fleet.keys().create(&caller, &spec).await?;
     Ok((StatusCode::CREATED, axum::Json(made)).into_response())
 }
@@ -52,7 +55,11 @@ async fn create(State(app): State<Shared>, In(caller): In, Json(spec): Json<Acti
 #[utoipa::path(get, path = "/tenants/{tenant}/enrollment/keys/{key}", tag = "enrollment", operation_id = "getActivationKey",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("key" = String, Path, description = "Name or id")),
     responses((status = 200, description = "The object; its generation is the ETag", body = ActivationKey)))]
-async fn get(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn get(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     let found = app.fleet.keys().get(&caller, &name).await?;
     Ok(axum::Json(found).into_response())
 }
@@ -75,7 +82,11 @@ async fn delete(
 #[utoipa::path(get, path = "/tenants/{tenant}/enrollment/expected", tag = "enrollment", operation_id = "listExpectedHosts",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<Host>)))]
-async fn expected(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn expected(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     let query = fleet::Query {
         state: Some("expected".to_owned()),
         ..query.into()
@@ -87,7 +98,11 @@ async fn expected(State(app): State<Shared>, In(caller): In, Query(query): Query
 #[utoipa::path(get, path = "/tenants/{tenant}/enrollment/pending", tag = "enrollment", operation_id = "listPendingHosts",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<fleet::enrolment::PendingHost>)))]
-async fn pending(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn pending(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     let page = app.fleet.enrolment().pending(&caller, &query.into()).await?;
     Ok(axum::Json(page).into_response())
 }
@@ -110,7 +125,11 @@ const MANY: usize = 1_000;
     params(("tenant" = String, Path, description = "Tenant, by name or id")),
     request_body = OneOrMany,
     responses((status = 201, description = "Known from now on; an array if an array was sent", body = Vec<Host>)))]
-async fn expect(State(app): State<Shared>, In(caller): In, Json(sent): Json<OneOrMany>) -> Result<Response, Problem> {
+async fn expect(
+    State(app): State<Shared>,
+    In(caller): In,
+    Json(sent): Json<OneOrMany>,
+) -> Result<Response, Problem> {
     match sent {
         OneOrMany::One(spec) => {
             let made = app.fleet.hosts().expect(&caller, &[spec]).await?;

@@ -38,7 +38,11 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 #[utoipa::path(get, path = "/tenants/{tenant}/hosts", tag = "hosts", operation_id = "listHosts",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<Host>)))]
-async fn list(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn list(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     let page = app.fleet.hosts().list(&caller, &query.into()).await?;
     Ok(axum::Json(page).into_response())
 }
@@ -47,7 +51,11 @@ async fn list(State(app): State<Shared>, In(caller): In, Query(query): Query<Lis
 #[utoipa::path(get, path = "/tenants/{tenant}/hosts/{host}", tag = "hosts", operation_id = "getHost",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("host" = String, Path, description = "Name or id")),
     responses((status = 200, description = "The object; its generation is the ETag", body = Host)))]
-async fn get(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn get(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     let found = app.fleet.hosts().get(&caller, &name).await?;
     Ok(tagged(StatusCode::OK, found.generation, &found))
 }
@@ -110,7 +118,11 @@ async fn approve(
     Path((_, name)): Path<(String, String)>,
     Json(approval): Json<Approval>,
 ) -> Result<Response, Problem> {
-    let found = app.fleet.enrolment().approve(&caller, &name, &approval.site).await?;
+    let found = app
+        .fleet
+        .enrolment()
+        .approve(&caller, &name, &approval.site)
+        .await?;
     Ok(tagged(StatusCode::OK, found.generation, &found))
 }
 

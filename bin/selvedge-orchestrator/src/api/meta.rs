@@ -8,7 +8,9 @@ use crate::app::Shared;
 
 /// The endpoints.
 pub(super) fn router() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(version)).routes(routes!(openapi))
+    OpenApiRouter::new()
+        .routes(routes!(version))
+        .routes(routes!(openapi))
 }
 
 /// What runs here.

@@ -15,7 +15,9 @@ use crate::{
 
 /// The endpoints.
 pub(super) fn router() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(overview)).routes(routes!(search))
+    OpenApiRouter::new()
+        .routes(routes!(overview))
+        .routes(routes!(search))
 }
 
 /// The fleet at a glance.
@@ -42,7 +44,11 @@ struct Words {
 #[utoipa::path(get, path = "/tenants/{tenant}/search", tag = "overview", operation_id = "search",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), Words),
     responses((status = 200, description = "Hits", body = fleet::search::Hits)))]
-async fn search(State(app): State<Shared>, In(caller): In, Query(words): Query<Words>) -> Result<Response, Problem> {
+async fn search(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(words): Query<Words>,
+) -> Result<Response, Problem> {
     let limit = words.limit.unwrap_or(20).clamp(1, 100);
     let hits = app.fleet.search(&caller, &words.q, limit).await?;
     Ok(axum::Json(hits).into_response())

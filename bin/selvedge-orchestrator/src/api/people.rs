@@ -38,7 +38,11 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 #[utoipa::path(get, path = "/tenants/{tenant}/users", tag = "people", operation_id = "listUsers",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<User>)))]
-async fn user_list(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn user_list(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     let page = app.fleet.people().list(&caller, &query.into()).await?;
     Ok(axum::Json(page).into_response())
 }
@@ -49,7 +53,11 @@ async fn user_list(State(app): State<Shared>, In(caller): In, Query(query): Quer
         ("idempotency-key" = Option<String>, Header, description = "Sent again with the same body, the answer is repeated, not the deed")),
     request_body = UserSpec,
     responses((status = 201, description = "Made", body = User)))]
-async fn user_create(State(app): State<Shared>, In(caller): In, Json(spec): Json<UserSpec>) -> Result<Response, Problem> {
+async fn user_create(
+    State(app): State<Shared>,
+    In(caller): In,
+    Json(spec): Json<UserSpec>,
+) -> Result<Response, Problem> {
     let made = app.fleet.people().create(&caller, &spec).await?;
     Ok(tagged(StatusCode::CREATED, made.generation, &made))
 }
@@ -58,7 +66,11 @@ async fn user_create(State(app): State<Shared>, In(caller): In, Json(spec): Json
 #[utoipa::path(get, path = "/tenants/{tenant}/users/{user}", tag = "people", operation_id = "getUser",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("user" = String, Path, description = "Name or id")),
     responses((status = 200, description = "The object; its generation is the ETag", body = User)))]
-async fn user_get(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn user_get(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     let found = app.fleet.people().get(&caller, &name).await?;
     Ok(tagged(StatusCode::OK, found.generation, &found))
 }
@@ -106,7 +118,11 @@ async fn user_delete(
 #[utoipa::path(get, path = "/tenants/{tenant}/bindings", tag = "people", operation_id = "listBindings",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<Binding>)))]
-async fn binding_list(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn binding_list(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     let page = app.fleet.bindings().list(&caller, &query.into()).await?;
     Ok(axum::Json(page).into_response())
 }
@@ -117,7 +133,11 @@ async fn binding_list(State(app): State<Shared>, In(caller): In, Query(query): Q
         ("idempotency-key" = Option<String>, Header, description = "Sent again with the same body, the answer is repeated, not the deed")),
     request_body = BindingSpec,
     responses((status = 201, description = "Made", body = Binding)))]
-async fn binding_create(State(app): State<Shared>, In(caller): In, Json(spec): Json<BindingSpec>) -> Result<Response, Problem> {
+async fn binding_create(
+    State(app): State<Shared>,
+    In(caller): In,
+    Json(spec): Json<BindingSpec>,
+) -> Result<Response, Problem> {
     let made = app.fleet.bindings().create(&caller, &spec).await?;
     Ok(tagged(StatusCode::CREATED, made.generation, &made))
 }
@@ -126,7 +146,11 @@ async fn binding_create(State(app): State<Shared>, In(caller): In, Json(spec): J
 #[utoipa::path(get, path = "/tenants/{tenant}/bindings/{binding}", tag = "people", operation_id = "getBinding",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("binding" = String, Path, description = "Id")),
     responses((status = 200, description = "The object; its generation is the ETag", body = Binding)))]
-async fn binding_get(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn binding_get(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     let found = app.fleet.bindings().get(&caller, &name).await?;
     Ok(tagged(StatusCode::OK, found.generation, &found))
 }
@@ -174,7 +198,11 @@ async fn binding_delete(
 #[utoipa::path(get, path = "/tenants/{tenant}/tokens", tag = "people", operation_id = "listTokens",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<Token>)))]
-async fn token_list(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn token_list(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     let page = app.fleet.tokens().list(&caller, &query.into()).await?;
     Ok(axum::Json(page).into_response())
 }
@@ -185,7 +213,11 @@ async fn token_list(State(app): State<Shared>, In(caller): In, Query(query): Que
         ("idempotency-key" = Option<String>, Header, description = "Sent again with the same body, the answer is repeated, not the deed")),
     request_body = TokenSpec,
     responses((status = 201, description = "Made", body = Token)))]
-async fn token_create(State(app): State<Shared>, In(caller): In, Json(spec): Json<TokenSpec>) -> Result<Response, Problem> {
+async fn token_create(
+    State(app): State<Shared>,
+    In(caller): In,
+    Json(spec): Json<TokenSpec>,
+) -> Result<Response, Problem> {
     let made = app.fleet.tokens().create(&caller, &spec).await?;
     Ok((StatusCode::CREATED, axum::Json(made)).into_response())
 }
@@ -194,7 +226,11 @@ async fn token_create(State(app): State<Shared>, In(caller): In, Json(spec): Jso
 #[utoipa::path(get, path = "/tenants/{tenant}/tokens/{token}", tag = "people", operation_id = "getToken",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("token" = String, Path, description = "Name or id")),
     responses((status = 200, description = "The object; its generation is the ETag", body = Token)))]
-async fn token_get(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn token_get(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     let found = app.fleet.tokens().get(&caller, &name).await?;
     Ok(axum::Json(found).into_response())
 }
@@ -217,7 +253,11 @@ async fn token_delete(
 #[utoipa::path(get, path = "/tenants/{tenant}/audit", tag = "audit", operation_id = "listAudit",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<AuditEntry>)))]
-async fn audit_list(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn audit_list(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     Ok(axum::Json(app.fleet.audit().list(&caller, &query.into()).await?).into_response())
 }
 

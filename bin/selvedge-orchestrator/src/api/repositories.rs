@@ -37,7 +37,11 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 #[utoipa::path(get, path = "/tenants/{tenant}/repositories", tag = "repositories", operation_id = "listRepositories",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<Repository>)))]
-async fn list(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn list(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     let page = app.fleet.repositories().list(&caller, &query.into()).await?;
     Ok(axum::Json(page).into_response())
 }
@@ -48,7 +52,11 @@ async fn list(State(app): State<Shared>, In(caller): In, Query(query): Query<Lis
         ("idempotency-key" = Option<String>, Header, description = "Sent again with the same body, the answer is repeated, not the deed")),
     request_body = RepositorySpec,
     responses((status = 201, description = "Made", body = Repository)))]
-async fn create(State(app): State<Shared>, In(caller): In, Json(spec): Json<RepositorySpec>) -> Result<Response, Problem> {
+async fn create(
+    State(app): State<Shared>,
+    In(caller): In,
+    Json(spec): Json<RepositorySpec>,
+) -> Result<Response, Problem> {
     if !spec.hosted && !spec.url.is_empty() {
         crate::git::remote::scheme(&spec.url).map_err(|error| Problem::invalid("url", error.to_string()))?;
     }
@@ -73,7 +81,11 @@ async fn create(State(app): State<Shared>, In(caller): In, Json(spec): Json<Repo
 #[utoipa::path(get, path = "/tenants/{tenant}/repositories/{repository}", tag = "repositories", operation_id = "getRepository",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("repository" = String, Path, description = "Name or id")),
     responses((status = 200, description = "The object; its generation is the ETag", body = Repository)))]
-async fn get(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn get(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     answer(&app, &caller, &name, StatusCode::OK).await
 }
 

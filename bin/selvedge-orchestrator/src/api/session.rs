@@ -5,9 +5,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Redirect, Response},
 };
-use fleet::{
-    model::{Tenant, Time, User},
-};
+use fleet::model::{Tenant, Time, User};
 use serde::{Deserialize, Serialize};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -92,7 +90,11 @@ async fn sign_in(
     open(&app, &person, &from).await.map(IntoResponse::into_response)
 }
 
-async fn open(app: &Shared, person: &fleet::people::Person, from: &str) -> Result<impl IntoResponse + use<>, Problem> {
+async fn open(
+    app: &Shared,
+    person: &fleet::people::Person,
+    from: &str,
+) -> Result<impl IntoResponse + use<>, Problem> {
     let new = app.fleet.sessions().create(person, from).await?;
     let session = app
         .fleet
@@ -107,7 +109,10 @@ async fn open(app: &Shared, person: &fleet::people::Person, from: &str) -> Resul
     };
     let me = describe(app, &who).await?;
     Ok((
-        [(header::SET_COOKIE, set_cookie(COOKIE, &new.secret, "Strict", "/", None)?)],
+        [(
+            header::SET_COOKIE,
+            set_cookie(COOKIE, &new.secret, "Strict", "/", None)?,
+        )],
         axum::Json(me),
     ))
 }
@@ -133,7 +138,13 @@ async fn describe(app: &Shared, who: &Who) -> Result<Me, Problem> {
     })
 }
 
-fn set_cookie(name: &str, value: &str, same_site: &str, path: &str, age: Option<u32>) -> Result<HeaderValue, Problem> {
+fn set_cookie(
+    name: &str,
+    value: &str,
+    same_site: &str,
+    path: &str,
+    age: Option<u32>,
+) -> Result<HeaderValue, Problem> {
     let age = age.map(|age| format!("; Max-Age={age}")).unwrap_or_default();
     HeaderValue::from_str(&format!(
         "{name}={value}; Path={path}; HttpOnly; Secure; SameSite={same_site}{age}"
@@ -182,7 +193,11 @@ struct Passwords {
 #[utoipa::path(post, path = "/me/password", tag = "session", operation_id = "changePassword",
     request_body = Passwords,
     responses((status = 200, description = "Changed; this is a new session", body = Me)))]
-async fn password(State(app): State<Shared>, who: Who, Json(sent): Json<Passwords>) -> Result<Response, Problem> {
+async fn password(
+    State(app): State<Shared>,
+    who: Who,
+    Json(sent): Json<Passwords>,
+) -> Result<Response, Problem> {
     let (session, from) = person(&who)?;
     let caller = who.at_home(&app).await?;
     app.fleet
@@ -238,7 +253,11 @@ struct Code {
 #[utoipa::path(put, path = "/me/totp", tag = "session", operation_id = "confirmTotp",
     request_body = Code,
     responses((status = 204, description = "It is asked from now on")))]
-async fn totp_confirm(State(app): State<Shared>, who: Who, Json(sent): Json<Code>) -> Result<Response, Problem> {
+async fn totp_confirm(
+    State(app): State<Shared>,
+    who: Who,
+    Json(sent): Json<Code>,
+) -> Result<Response, Problem> {
     person(&who)?;
     let caller = who.at_home(&app).await?;
     app.fleet.people().confirm_totp(&caller, &sent.code).await?;
@@ -254,12 +273,9 @@ struct Start {
 }
 
 fn provider(app: &Shared) -> Result<&crate::oidc::Provider, Problem> {
-    app.oidc.as_ref().ok_or_else(|| {
-        Problem::new(
-            StatusCode::NOT_FOUND,
-            "no OpenID Connect provider is set up here",
-        )
-    })
+    app.oidc
+        .as_ref()
+        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no OpenID Connect provider is set up here"))
 }
 
 /// Sends the browser to the provider.
@@ -349,7 +365,12 @@ async fn oidc_callback(
 
 /// Makes the role in the whole tenant what the provider's groups say; without a group that counts, what an owner gave
 /// stays.
-async fn give_role(app: &Shared, tenant: &str, user: &User, role: Option<fleet::Role>) -> Result<(), Problem> {
+async fn give_role(
+    app: &Shared,
+    tenant: &str,
+    user: &User,
+    role: Option<fleet::Role>,
+) -> Result<(), Problem> {
     let Some(role) = role else {
         return Ok(());
     };

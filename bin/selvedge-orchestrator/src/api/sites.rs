@@ -35,7 +35,11 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 #[utoipa::path(get, path = "/tenants/{tenant}/sites", tag = "sites", operation_id = "listSites",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<Site>)))]
-async fn list(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn list(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     let page = app.fleet.sites().list(&caller, &query.into()).await?;
     Ok(axum::Json(page).into_response())
 }
@@ -46,7 +50,11 @@ async fn list(State(app): State<Shared>, In(caller): In, Query(query): Query<Lis
         ("idempotency-key" = Option<String>, Header, description = "Sent again with the same body, the answer is repeated, not the deed")),
     request_body = SiteSpec,
     responses((status = 201, description = "Made", body = Site)))]
-async fn create(State(app): State<Shared>, In(caller): In, Json(spec): Json<SiteSpec>) -> Result<Response, Problem> {
+async fn create(
+    State(app): State<Shared>,
+    In(caller): In,
+    Json(spec): Json<SiteSpec>,
+) -> Result<Response, Problem> {
     let made = app.fleet.sites().create(&caller, &spec).await?;
     Ok(tagged(StatusCode::CREATED, made.generation, &made))
 }
@@ -55,7 +63,11 @@ async fn create(State(app): State<Shared>, In(caller): In, Json(spec): Json<Site
 #[utoipa::path(get, path = "/tenants/{tenant}/sites/{site}", tag = "sites", operation_id = "getSite",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("site" = String, Path, description = "Name or id")),
     responses((status = 200, description = "The object; its generation is the ETag", body = Site)))]
-async fn get(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn get(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     let found = app.fleet.sites().get(&caller, &name).await?;
     Ok(tagged(StatusCode::OK, found.generation, &found))
 }
@@ -103,7 +115,11 @@ async fn delete(
 #[utoipa::path(get, path = "/tenants/{tenant}/sites/geo", tag = "sites", operation_id = "listSitePlaces",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "Rows", body = Vec<Value>)))]
-async fn geo(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn geo(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     let rows = app.fleet.sites().geo(&caller, &query.into()).await?;
     Ok(axum::Json(rows).into_response())
 }

@@ -42,7 +42,11 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 #[utoipa::path(get, path = "/tenants/{tenant}/policies", tag = "rollouts", operation_id = "listPolicies",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<Policy>)))]
-async fn list(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn list(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     let page = app.fleet.policies().list(&caller, &query.into()).await?;
     Ok(axum::Json(page).into_response())
 }
@@ -53,7 +57,11 @@ async fn list(State(app): State<Shared>, In(caller): In, Query(query): Query<Lis
         ("idempotency-key" = Option<String>, Header, description = "Sent again with the same body, the answer is repeated, not the deed")),
     request_body = PolicySpec,
     responses((status = 201, description = "Made", body = Policy)))]
-async fn create(State(app): State<Shared>, In(caller): In, Json(spec): Json<PolicySpec>) -> Result<Response, Problem> {
+async fn create(
+    State(app): State<Shared>,
+    In(caller): In,
+    Json(spec): Json<PolicySpec>,
+) -> Result<Response, Problem> {
     let made = app.fleet.policies().create(&caller, &spec).await?;
     Ok(tagged(StatusCode::CREATED, made.generation, &made))
 }
@@ -62,7 +70,11 @@ async fn create(State(app): State<Shared>, In(caller): In, Json(spec): Json<Poli
 #[utoipa::path(get, path = "/tenants/{tenant}/policies/{policy}", tag = "rollouts", operation_id = "getPolicy",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("policy" = String, Path, description = "Name or id")),
     responses((status = 200, description = "The object; its generation is the ETag", body = Policy)))]
-async fn get(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn get(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     let found = app.fleet.policies().get(&caller, &name).await?;
     Ok(tagged(StatusCode::OK, found.generation, &found))
 }
@@ -106,12 +118,15 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-
 /// Rollouts, newest first. `state=active` are those that have not ended.
 #[utoipa::path(get, path = "/tenants/{tenant}/rollouts", tag = "rollouts", operation_id = "listRollouts",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<Rollout>)))]
-async fn rollout_list(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn rollout_list(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     let page = app.fleet.rollouts().list(&caller, &query.into()).await?;
     Ok(axum::Json(page).into_response())
 }
@@ -120,7 +135,11 @@ async fn rollout_list(State(app): State<Shared>, In(caller): In, Query(query): Q
 #[utoipa::path(get, path = "/tenants/{tenant}/rollouts/{rollout}", tag = "rollouts", operation_id = "getRollout",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("rollout" = String, Path, description = "Number or id")),
     responses((status = 200, description = "The rollout", body = Rollout)))]
-async fn rollout_get(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn rollout_get(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     let found = app.fleet.rollouts().get(&caller, &name).await?;
     Ok(tagged(StatusCode::OK, found.generation, &found))
 }
@@ -143,7 +162,11 @@ async fn rollout_sites(
 #[utoipa::path(post, path = "/tenants/{tenant}/rollouts/{rollout}/approve", tag = "rollouts", operation_id = "approveRollout",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("rollout" = String, Path, description = "Number or id")),
     responses((status = 200, description = "As it is now", body = Rollout)))]
-async fn approve(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn approve(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     let found = app.fleet.rollouts().approve(&caller, &name).await?;
     Ok(tagged(StatusCode::OK, found.generation, &found))
 }
@@ -152,7 +175,11 @@ async fn approve(State(app): State<Shared>, In(caller): In, Path((_, name)): Pat
 #[utoipa::path(post, path = "/tenants/{tenant}/rollouts/{rollout}/halt", tag = "rollouts", operation_id = "haltRollout",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("rollout" = String, Path, description = "Number or id")),
     responses((status = 200, description = "As it is now", body = Rollout)))]
-async fn halt(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn halt(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     let found = app.fleet.rollouts().halt(&caller, &name).await?;
     Ok(tagged(StatusCode::OK, found.generation, &found))
 }
@@ -161,7 +188,11 @@ async fn halt(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(
 #[utoipa::path(post, path = "/tenants/{tenant}/rollouts/{rollout}/resume", tag = "rollouts", operation_id = "resumeRollout",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("rollout" = String, Path, description = "Number or id")),
     responses((status = 200, description = "As it is now", body = Rollout)))]
-async fn resume(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn resume(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     let found = app.fleet.rollouts().resume(&caller, &name).await?;
     Ok(tagged(StatusCode::OK, found.generation, &found))
 }
@@ -170,7 +201,11 @@ async fn resume(State(app): State<Shared>, In(caller): In, Path((_, name)): Path
 #[utoipa::path(post, path = "/tenants/{tenant}/rollouts/{rollout}/revert", tag = "rollouts", operation_id = "revertRollout",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("rollout" = String, Path, description = "Number or id")),
     responses((status = 200, description = "As it is now", body = Rollout)))]
-async fn revert(State(app): State<Shared>, In(caller): In, Path((_, name)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn revert(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     let found = app.fleet.rollouts().revert(&caller, &name).await?;
     Ok(tagged(StatusCode::OK, found.generation, &found))
 }
@@ -179,7 +214,11 @@ async fn revert(State(app): State<Shared>, In(caller): In, Path((_, name)): Path
 #[utoipa::path(get, path = "/tenants/{tenant}/plans", tag = "plans", operation_id = "listPlans",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
     responses((status = 200, description = "A page", body = fleet::Page<Plan>)))]
-async fn plan_list(State(app): State<Shared>, In(caller): In, Query(query): Query<List>) -> Result<Response, Problem> {
+async fn plan_list(
+    State(app): State<Shared>,
+    In(caller): In,
+    Query(query): Query<List>,
+) -> Result<Response, Problem> {
     let page = app.fleet.plans().list(&caller, &query.into()).await?;
     Ok(axum::Json(page).into_response())
 }
@@ -190,7 +229,11 @@ async fn plan_list(State(app): State<Shared>, In(caller): In, Query(query): Quer
         ("idempotency-key" = Option<String>, Header, description = "Sent again with the same body, the answer is repeated, not the deed")),
     request_body = PlanSpec,
     responses((status = 202, description = "Under way: ask for it by its id", body = Plan)))]
-async fn plan_start(State(app): State<Shared>, In(caller): In, Json(spec): Json<PlanSpec>) -> Result<Response, Problem> {
+async fn plan_start(
+    State(app): State<Shared>,
+    In(caller): In,
+    Json(spec): Json<PlanSpec>,
+) -> Result<Response, Problem> {
     let source = Arc::new(crate::tasks::poll::Source(app.clone()));
     let plan = app.fleet.plans().start(&caller, &spec, source).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(plan)).into_response())
@@ -200,12 +243,20 @@ async fn plan_start(State(app): State<Shared>, In(caller): In, Json(spec): Json<
 #[utoipa::path(get, path = "/tenants/{tenant}/plans/{plan}", tag = "plans", operation_id = "getPlan",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("plan" = String, Path, description = "Id")),
     responses((status = 200, description = "The plan as far as it is", body = Plan)))]
-async fn plan_get(State(app): State<Shared>, In(caller): In, Path((_, id)): Path<(String, String)>) -> Result<Response, Problem> {
+async fn plan_get(
+    State(app): State<Shared>,
+    In(caller): In,
+    Path((_, id)): Path<(String, String)>,
+) -> Result<Response, Problem> {
     Ok(axum::Json(app.fleet.plans().get(&caller, &id).await?).into_response())
 }
 
 /// Adds to an overview what steering knows: rollouts under way, and open alerts.
-pub(super) async fn complete(app: &Shared, caller: &fleet::Caller, overview: &mut Overview) -> Result<(), Problem> {
+pub(super) async fn complete(
+    app: &Shared,
+    caller: &fleet::Caller,
+    overview: &mut Overview,
+) -> Result<(), Problem> {
     let query = fleet::Query {
         state: Some("active".to_owned()),
         limit: 20,

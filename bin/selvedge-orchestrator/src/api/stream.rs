@@ -19,10 +19,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::Shared,
-    http::{
-        auth::In,
-        problem::Problem,
-    },
+    http::{auth::In, problem::Problem},
 };
 
 /// A comment that often, so that proxies keep the stream.
@@ -55,11 +52,7 @@ struct Change {
 #[utoipa::path(get, path = "/tenants/{tenant}/stream", tag = "overview", operation_id = "streamChanges",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), ("last-event-id" = Option<String>, Header, description = "The last id that was read")),
     responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = Change)))]
-async fn watch(
-    State(app): State<Shared>,
-    In(caller): In,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+async fn watch(State(app): State<Shared>, In(caller): In, headers: HeaderMap) -> Result<Response, Problem> {
     let after = headers
         .get("last-event-id")
         .and_then(|value| value.to_str().ok())

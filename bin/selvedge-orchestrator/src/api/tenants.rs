@@ -33,14 +33,23 @@ async fn list(State(app): State<Shared>, who: Who) -> Result<Response, Problem> 
     let caller = who.at_home(&app).await?;
     let items = app.fleet.tenants().list(&caller).await?;
     let total = i64::try_from(items.len()).unwrap_or(i64::MAX);
-    Ok(axum::Json(fleet::Page { items, next: None, total }).into_response())
+    Ok(axum::Json(fleet::Page {
+        items,
+        next: None,
+        total,
+    })
+    .into_response())
 }
 
 /// Makes a tenant; for administrators of the platform.
 #[utoipa::path(post, path = "/tenants", tag = "tenants", operation_id = "createTenant",
     request_body = TenantSpec,
     responses((status = 201, description = "Made", body = Tenant)))]
-async fn create(State(app): State<Shared>, who: Who, Json(spec): Json<TenantSpec>) -> Result<Response, Problem> {
+async fn create(
+    State(app): State<Shared>,
+    who: Who,
+    Json(spec): Json<TenantSpec>,
+) -> Result<Response, Problem> {
     let caller = who.at_home(&app).await?;
     let tenant = app.fleet.tenants().create(&caller, &spec).await?;
     crate::links::trust::refresh(&app).await?;

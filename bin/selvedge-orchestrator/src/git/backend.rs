@@ -106,7 +106,10 @@ pub(crate) async fn serve(
         .arg("http-backend")
         .env("GIT_PROJECT_ROOT", store.hosted_root())
         .env("GIT_HTTP_EXPORT_ALL", "1")
-        .env("GIT_PROTOCOL", text(header::HeaderName::from_static("git-protocol")))
+        .env(
+            "GIT_PROTOCOL",
+            text(header::HeaderName::from_static("git-protocol")),
+        )
         .env("PATH_INFO", format!("/{}/{rest}", relative.display()))
         .env("QUERY_STRING", request.query)
         .env(
@@ -214,7 +217,11 @@ async fn feed(mut body: Body, mut stdin: ChildStdin, limit: u64) -> Result<(), T
 }
 
 /// The program's output to the client; whether the program's end was reached.
-async fn pump(mut output: BufReader<ChildStdout>, sender: mpsc::Sender<io::Result<Bytes>>, to_end: bool) -> bool {
+async fn pump(
+    mut output: BufReader<ChildStdout>,
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    to_end: bool,
+) -> bool {
     let mut open = true;
     let mut chunk = vec![0; 32 << 10];
     loop {

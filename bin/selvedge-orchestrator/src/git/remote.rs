@@ -88,7 +88,8 @@ pub(crate) fn scheme(url: &str) -> Result<&'static str, GitError> {
 
 impl Remote {
     fn equip(&self, store: &Store) -> Result<(Git, Scratch), GitError> {
-        let failed = |error: std::io::Error| GitError(format!("can't write the credentials for git: {error}"));
+        let failed =
+            |error: std::io::Error| GitError(format!("can't write the credentials for git: {error}"));
         let scheme = scheme(&self.url)?;
         let scratch = Scratch::new(&store.run_dir()).map_err(failed)?;
         let mut git = Git::new();
@@ -97,7 +98,9 @@ impl Remote {
         git.config("http.followRedirects", "false");
         if scheme == "ssh" {
             let Some(identity) = &self.identity else {
-                return Err(GitError("ssh needs a private key: give the repository one".into()));
+                return Err(GitError(
+                    "ssh needs a private key: give the repository one".into(),
+                ));
             };
             let Some(known_hosts) = &self.known_hosts else {
                 return Err(GitError(

@@ -39,12 +39,16 @@ impl Who {
         match self {
             Self::Token(caller) if caller.tenant == tenant.id => Ok((**caller).clone()),
             Self::Token(_) => Err(no_tenant(&tenant.name)),
-            Self::Session { session, from, .. } => match app.fleet.sessions().caller(session, &tenant.id, from).await {
-                Err(fleet::Error::NotFound { .. } | fleet::Error::Denied { .. } | fleet::Error::Forbidden { .. }) => {
-                    Err(no_tenant(&tenant.name))
+            Self::Session { session, from, .. } => {
+                match app.fleet.sessions().caller(session, &tenant.id, from).await {
+                    Err(
+                        fleet::Error::NotFound { .. }
+                        | fleet::Error::Denied { .. }
+                        | fleet::Error::Forbidden { .. },
+                    ) => Err(no_tenant(&tenant.name)),
+                    other => Ok(other?),
                 }
-                other => Ok(other?),
-            },
+            }
         }
     }
 
@@ -52,9 +56,11 @@ impl Who {
     pub(crate) async fn at_home(&self, app: &Shared) -> Result<Caller, Problem> {
         match self {
             Self::Token(caller) => Ok((**caller).clone()),
-            Self::Session { session, from, .. } => {
-                Ok(app.fleet.sessions().caller(session, &session.tenant_id, from).await?)
-            }
+            Self::Session { session, from, .. } => Ok(app
+                .fleet
+                .sessions()
+                .caller(session, &session.tenant_id, from)
+                .await?),
         }
     }
 }
@@ -233,8 +239,14 @@ mod tests {
             request.extensions_mut().insert(From(direct.parse().unwrap()));
             request.into_parts().0
         };
-        assert_eq!(address(&parts("10.0.0.1", "1.2.3.4, 5.6.7.8"), &config), "5.6.7.8");
-        assert_eq!(address(&parts("10.0.0.1", "5.6.7.8, 10.0.0.1"), &config), "5.6.7.8");
+        assert_eq!(
+            address(&parts("10.0.0.1", "1.2.3.4, 5.6.7.8"), &config),
+            "5.6.7.8"
+        );
+        assert_eq!(
+            address(&parts("10.0.0.1", "5.6.7.8, 10.0.0.1"), &config),
+            "5.6.7.8"
+        );
         assert_eq!(address(&parts("10.0.0.2", "1.2.3.4"), &config), "10.0.0.2");
         assert_eq!(address(&parts("10.0.0.1", "nonsense"), &config), "10.0.0.1");
         assert_eq!(address(&parts("::ffff:10.0.0.9", ""), &config), "10.0.0.9");

@@ -77,7 +77,9 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 fn without_values(text: &str) -> String {
     let invalid = text.starts_with("invalid type") || text.starts_with("invalid value");
     match (invalid, text.find('"'), text.rfind("\", expected")) {
-        (true, Some(from), Some(to)) if from < to => format!("{}{}", text[..from].trim_end(), &text[to + 1..]),
+        (true, Some(from), Some(to)) if from < to => {
+            format!("{}{}", text[..from].trim_end(), &text[to + 1..])
+        }
         _ => text.to_owned(),
     }
 }

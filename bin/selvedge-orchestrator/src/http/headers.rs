@@ -48,11 +48,8 @@ pub(crate) async fn careful(request: Request, next: Next) -> Response {
 pub(crate) async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(ANSWER, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::busy(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the request took too long",
-            5,
-        )
-        .into_response(),
+        Err(_) => {
+            Problem::busy(StatusCode::SERVICE_UNAVAILABLE, "the request took too long", 5).into_response()
+        }
     }
 }

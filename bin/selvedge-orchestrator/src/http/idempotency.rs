@@ -1,5 +1,6 @@
 //! `Idempotency-Key`: a POST that is sent again is answered again, not done again.
 
+use aws_lc_rs::digest;
 use axum::{
     body::Body,
     extract::{FromRequestParts, Request, State},
@@ -7,7 +8,6 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use aws_lc_rs::digest;
 use fleet::idempotency::Begun;
 use identity::seal::Binding;
 

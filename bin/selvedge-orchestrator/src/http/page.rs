@@ -43,10 +43,12 @@ pub(crate) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Respo
     use axum::response::IntoResponse;
 
     let path = uri.path();
-    if PROGRAMS
-        .iter()
-        .any(|prefix| path == *prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/')))
-    {
+    if PROGRAMS.iter().any(|prefix| {
+        path == *prefix
+            || path
+                .strip_prefix(prefix)
+                .is_some_and(|rest| rest.starts_with('/'))
+    }) {
         return Problem::not_found().into_response();
     }
     if method != Method::GET && method != Method::HEAD {
@@ -54,7 +56,12 @@ pub(crate) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Respo
     }
     let name = path.trim_start_matches('/');
     if let Some(file) = Dist::get(name).filter(|_| !name.is_empty()) {
-        return answer(name, file.data.as_ref(), &hex(&file.metadata.sha256_hash()), &headers);
+        return answer(
+            name,
+            file.data.as_ref(),
+            &hex(&file.metadata.sha256_hash()),
+            &headers,
+        );
     }
     // A file that is not there is an error; anything else is a place within the page.
     if name.starts_with("assets/") {
@@ -100,7 +107,11 @@ fn answer(name: &str, data: &[u8], hash: &str, headers: &HeaderMap) -> Response<
     } else {
         (Bytes::copy_from_slice(data), None)
     };
-    let tag = format!("\"{}{}\"", &hash[..hash.len().min(32)], coding.unwrap_or_default());
+    let tag = format!(
+        "\"{}{}\"",
+        &hash[..hash.len().min(32)],
+        coding.unwrap_or_default()
+    );
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         out.insert(header::ETAG, tag);
     }

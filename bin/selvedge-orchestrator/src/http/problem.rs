@@ -55,7 +55,10 @@ impl Problem {
 
     /// The same answer for what is not there and what is another tenant's.
     pub(crate) fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "there is no such object, or you may not see it")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "there is no such object, or you may not see it",
+        )
     }
 
     /// Too small a role.

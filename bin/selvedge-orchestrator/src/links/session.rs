@@ -55,7 +55,10 @@ pub(crate) async fn run(app: Shared, stream: TlsStream<TcpStream>, from: SocketA
         Ok(_) => {
             tracing::info!(host = peer.host, "a host came that may not be here");
             session
-                .close(Close::new(FORBIDDEN, "the host is not enrolled here, or was revoked"))
+                .close(Close::new(
+                    FORBIDDEN,
+                    "the host is not enrolled here, or was revoked",
+                ))
                 .await;
             return;
         }

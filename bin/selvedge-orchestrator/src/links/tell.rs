@@ -1,7 +1,7 @@
 //! What hosts are told: assignments that changed, revocations, pushes.
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use aws_lc_rs::hmac;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use fleet::Kind;
 use link::{
     message::{Assignment, ServerMessage, Signal},

@@ -44,7 +44,10 @@ impl Keys {
     {
         let header = decode_header(token).context("the provider's id_token is no JWT")?;
         if !ALGORITHMS.contains(&header.alg) {
-            bail!("the provider signs with {:?}, which proves nothing here", header.alg);
+            bail!(
+                "the provider signs with {:?}, which proves nothing here",
+                header.alg
+            );
         }
         let key = self.key(header.kid.as_deref(), fetch).await?;
         let mut validation = Validation::new(header.alg);
@@ -77,7 +80,8 @@ impl Keys {
             Some(age) => age > FRESH || (found.is_none() && age > PAUSE),
         };
         let found = if ask {
-            let set: JwkSet = serde_json::from_value(fetch().await?).context("the provider's keys are no JWKS")?;
+            let set: JwkSet =
+                serde_json::from_value(fetch().await?).context("the provider's keys are no JWKS")?;
             let found = pick(&set, kid);
             *keys = Some((Instant::now(), set));
             found

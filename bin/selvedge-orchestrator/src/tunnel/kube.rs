@@ -30,7 +30,16 @@ use crate::{
 
 /// First parts of paths of a Kubernetes API: what else stands there is a host's name.
 const ROOTS: [&str; 11] = [
-    "api", "apis", "version", "openapi", "healthz", "livez", "readyz", "metrics", "logs", "swagger.json",
+    "api",
+    "apis",
+    "version",
+    "openapi",
+    "healthz",
+    "livez",
+    "readyz",
+    "metrics",
+    "logs",
+    "swagger.json",
     ".well-known",
 ];
 
@@ -46,9 +55,7 @@ async fn bare(
     Path((tenant, site)): Path<(String, String)>,
     request: Request,
 ) -> Response {
-    answer(&app, &tenant, &site, request)
-        .await
-        .unwrap_or_else(status)
+    answer(&app, &tenant, &site, request).await.unwrap_or_else(status)
 }
 
 async fn serve(
@@ -56,9 +63,7 @@ async fn serve(
     Path((tenant, site, _)): Path<(String, String, String)>,
     request: Request,
 ) -> Response {
-    answer(&app, &tenant, &site, request)
-        .await
-        .unwrap_or_else(status)
+    answer(&app, &tenant, &site, request).await.unwrap_or_else(status)
 }
 
 /// A refusal as Kubernetes clients read it: a Status object.
@@ -81,17 +86,16 @@ fn status(problem: Problem) -> Response {
         axum::http::header::CONTENT_TYPE,
         axum::http::HeaderValue::from_static("application/json"),
     );
-    response
-        .headers_mut()
-        .remove(axum::http::header::CONTENT_LENGTH);
+    response.headers_mut().remove(axum::http::header::CONTENT_LENGTH);
     response
 }
 
 async fn answer(app: &Shared, tenant: &str, site: &str, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let from = address(&parts, &app.config);
-    let token = bearer(&parts.headers)
-        .ok_or_else(|| Problem::unauthorized("send an API token: selvedge kubeconfig writes one for kubectl"))?;
+    let token = bearer(&parts.headers).ok_or_else(|| {
+        Problem::unauthorized("send an API token: selvedge kubeconfig writes one for kubectl")
+    })?;
     let mut caller = program(app, token, &from).await?;
     caller.from = from;
     let request = Request::from_parts(parts, body);
@@ -199,9 +203,13 @@ fn shows_secrets(path: &str) -> bool {
 /// What clients ask to learn what they may: no change, though a POST.
 fn is_review(path: &str) -> bool {
     let path = path.split('?').next().unwrap_or_default();
-    ["selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"]
-        .iter()
-        .any(|kind| path.ends_with(kind))
+    [
+        "selfsubjectaccessreviews",
+        "selfsubjectrulesreviews",
+        "selfsubjectreviews",
+    ]
+    .iter()
+    .any(|kind| path.ends_with(kind))
 }
 
 /// Switches a VM through the host's API. A field that Git owns is refused there, with the reason.
@@ -271,7 +279,9 @@ mod tests {
         assert!(shows_secrets("/api/v1/namespaces/default/secrets/x"));
         assert!(shows_secrets("/api/v1/secrets?watch=1"));
         assert!(!shows_secrets("/api/v1/pods?fieldSelector=secrets"));
-        assert!(is_review("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"));
+        assert!(is_review(
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        ));
         assert!(!is_review("/api/v1/pods"));
     }
 }

@@ -49,9 +49,11 @@ where
     let upgrade = wants_upgrade(request.headers());
     let mut inner = Request::builder()
         .method(request.method().clone())
-        .uri(path_and_query.parse::<Uri>().map_err(|_| {
-            Problem::bad_request("the path can't be sent to the host")
-        })?)
+        .uri(
+            path_and_query
+                .parse::<Uri>()
+                .map_err(|_| Problem::bad_request("the path can't be sent to the host"))?,
+        )
         .body(Body::empty())
         .map_err(|_| Problem::bad_request("the request can't be sent to the host"))?;
     *inner.headers_mut() = kept(request.headers(), upgrade);
@@ -60,10 +62,13 @@ where
         .insert(header::HOST, HeaderValue::from_static("selvedge-host"));
     let ours = upgrade.then(|| hyper::upgrade::on(&mut request));
     *inner.body_mut() = std::mem::take(request.body_mut());
-    let (mut sender, connection) = timeout(ANSWER, hyper::client::conn::http1::handshake(TokioIo::new(stream)))
-        .await
-        .map_err(|_| slow())?
-        .map_err(broken)?;
+    let (mut sender, connection) = timeout(
+        ANSWER,
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)),
+    )
+    .await
+    .map_err(|_| slow())?
+    .map_err(broken)?;
     // Ends when the answer has been read or its reader is gone.
     tokio::spawn(async move {
         let _ = connection.with_upgrades().await;
@@ -96,7 +101,10 @@ where
     let (mut parts, body) = response.into_parts();
     parts.headers = kept(&parts.headers, false);
     // The connection lives as long as somebody may send; the sender goes with the body.
-    let body = Body::new(Held { body, _sender: sender });
+    let body = Body::new(Held {
+        body,
+        _sender: sender,
+    });
     let mut answer = Response::new(body);
     *answer.status_mut() = parts.status;
     *answer.headers_mut() = parts.headers;
@@ -198,7 +206,9 @@ mod tests {
                         let mut io = TokioIo::new(upgrade.await.unwrap());
                         let mut chunk = [0; 64];
                         while let Ok(n @ 1..) = io.read(&mut chunk).await {
-                            io.write_all(chunk[..n].to_ascii_uppercase().as_slice()).await.unwrap();
+                            io.write_all(chunk[..n].to_ascii_uppercase().as_slice())
+                                .await
+                                .unwrap();
                         }
                         io.shutdown().await.unwrap();
                     });
@@ -268,7 +278,10 @@ mod tests {
             head.push(client.read_u8().await.unwrap());
         }
         let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
-        assert!(head.starts_with("http/1.1 101") && head.contains("spdy/3.1"), "{head}");
+        assert!(
+            head.starts_with("http/1.1 101") && head.contains("spdy/3.1"),
+            "{head}"
+        );
         client.write_all(b"hello").await.unwrap();
         let mut answer = [0; 5];
         client.read_exact(&mut answer).await.unwrap();

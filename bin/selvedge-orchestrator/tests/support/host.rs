@@ -65,7 +65,10 @@ impl Handler for Told {
         match request {
             Open::Api { user, groups, .. } => api(stream, format!("{user} {}", groups.join(","))).await,
             Open::Serial { name, .. } => {
-                stream.write_all(format!("login at {name}: ").as_bytes()).await.unwrap();
+                stream
+                    .write_all(format!("login at {name}: ").as_bytes())
+                    .await
+                    .unwrap();
                 let mut chunk = [0; 256];
                 while let Ok(n @ 1..) = stream.read(&mut chunk).await {
                     if stream.write_all(&chunk[..n].to_ascii_uppercase()).await.is_err() {
@@ -76,7 +79,10 @@ impl Handler for Told {
             }
             Open::Logs { lines, .. } => {
                 for line in 0..lines.min(3) {
-                    stream.write_all(format!("line {line}\n").as_bytes()).await.unwrap();
+                    stream
+                        .write_all(format!("line {line}\n").as_bytes())
+                        .await
+                        .unwrap();
                 }
                 stream.shutdown().await.unwrap();
             }
@@ -106,7 +112,11 @@ async fn api(stream: Stream, who: String) {
                     .body(String::new());
                 return Ok::<_, std::convert::Infallible>(answer.unwrap());
             }
-            Ok(Response::new(format!("{} {} as {who}", request.method(), request.uri())))
+            Ok(Response::new(format!(
+                "{} {} as {who}",
+                request.method(),
+                request.uri()
+            )))
         }
     });
     let _ = hyper::server::conn::http1::Builder::new()

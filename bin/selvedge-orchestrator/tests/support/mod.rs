@@ -31,7 +31,11 @@ fn program() -> Command {
 
 /// A port that nobody has at this moment.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 impl Server {
@@ -86,7 +90,12 @@ impl Server {
 
     async fn ready(&self) {
         wait_for("the orchestrator", || async {
-            let answer = self.client.get(format!("{}/readyz", self.url)).send().await.ok()?;
+            let answer = self
+                .client
+                .get(format!("{}/readyz", self.url))
+                .send()
+                .await
+                .ok()?;
             answer.status().is_success().then_some(())
         })
         .await;
@@ -107,8 +116,9 @@ impl Server {
 
     /// kill -9, then a new process on the same data.
     pub async fn restart(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
         self.child = spawn(self.dir.path());
         self.ready().await;
     }
@@ -221,7 +231,13 @@ pub fn create_owner(dir: &Path, tenant: &str, user: &str) {
     run(
         dir,
         &[
-            "admin", "create", "--tenant", tenant, "--user", user, "--password-file",
+            "admin",
+            "create",
+            "--tenant",
+            tenant,
+            "--user",
+            user,
+            "--password-file",
             file.to_str().unwrap(),
         ],
     );
@@ -229,9 +245,14 @@ pub fn create_owner(dir: &Path, tenant: &str, user: &str) {
 
 /// A token from the command line.
 pub fn create_token(dir: &Path, tenant: &str, name: &str, role: &str) -> String {
-    run(dir, &["token", "create", "--tenant", tenant, "--name", name, "--role", role])
-        .trim()
-        .to_owned()
+    run(
+        dir,
+        &[
+            "token", "create", "--tenant", tenant, "--name", name, "--role", role,
+        ],
+    )
+    .trim()
+    .to_owned()
 }
 
 /// Waits until something is there; half a minute at most.
