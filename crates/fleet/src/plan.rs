@@ -36,6 +36,3 @@ mod run;
 pub use impact::HostState;
 pub use room::{Fetched, Plans, Source, Wanted};
 pub use run::{Changed, PlanError, Planner, SiteInput, add};
-
-#[cfg(test)]
-mod tests;

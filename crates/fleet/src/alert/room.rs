@@ -100,11 +100,15 @@ impl Alerts<'_> {
         caller.restrict(Role::Viewer, "s", &mut filter);
         match query.state.as_deref() {
             None | Some("") => {}
-            Some("open") => drop(filter.push(" AND a.open_name IS NOT NULL")),
+            Some("open") => {
+                filter.push(" AND a.open_name IS NOT NULL");
+            }
             Some("acknowledged") => {
                 filter.push(" AND a.open_name IS NOT NULL AND a.acknowledged_by IS NOT NULL");
             }
-            Some("resolved") => drop(filter.push(" AND a.open_name IS NULL")),
+            Some("resolved") => {
+                filter.push(" AND a.open_name IS NULL");
+            }
             Some(_) => return Err(Error::invalid("state", "is none of open, acknowledged, resolved")),
         }
         if let Some(site) = query.site.as_deref().filter(|site| !site.is_empty()) {

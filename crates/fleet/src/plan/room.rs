@@ -403,7 +403,7 @@ async fn states(
         let value: serde_json::Value = row.json(4);
         match row.str(3).split_once('/') {
             None if row.str(3) == "inventory" => host.memory = value["memoryBytes"].as_u64(),
-            Some(("nic", nic)) => drop(host.nics.get_or_insert_default().insert(nic.to_owned())),
+            Some(("nic", nic)) => host.nics.get_or_insert_default().extend([nic.to_owned()]),
             Some(("vm", vm)) => {
                 if let Some((namespace, name)) = vm.split_once('/') {
                     let power = value["power"].as_str().unwrap_or_default().to_owned();

@@ -151,7 +151,9 @@ impl Rollout {
         }
         let most = self.batch_size(self.opened - 1, &self.rules.wave(self.opened - 1));
         let mut told: Vec<String> = Vec::new();
-        for (wave, candidates) in by_wave.into_iter().enumerate().filter(|(_, c)| !c.is_empty()) {
+        for (wave, mut candidates) in by_wave.into_iter().enumerate().filter(|(_, c)| !c.is_empty()) {
+            // In the order that people see.
+            candidates.sort_by_key(|id| &view[*id].name);
             let proven = |site: &Site| site.wave == wave && site.turn == Turn::Succeeded;
             let proven = self.sites.values().any(proven);
             let room = most.saturating_sub(told.len());

@@ -32,6 +32,8 @@ const TERM: Duration = Duration::from_secs(15);
 const ONE_BY_ONE: usize = 5000;
 /// Time between two looks at the same line, so that a storm of reports costs one look.
 const CALM: Duration = Duration::from_millis(500);
+/// A look at many sites costs more: a line is looked at for a tenth of the time at most, but so often at least.
+const LONGEST_CALM: Duration = Duration::from_secs(20);
 /// At most this much of the time between two wakes counts as watched.
 const MOST_WATCHED: Duration = Duration::from_secs(60);
 /// How often the watched time is written down.
@@ -56,6 +58,8 @@ struct Watch {
     /// Something changed since the last turn.
     dirty: bool,
     turned: Option<Instant>,
+    /// How long the next turn waits after this one at least.
+    calm: Duration,
     kept: Instant,
 }
 
@@ -67,6 +71,7 @@ impl Watch {
             next: Next::default(),
             dirty: true,
             turned: None,
+            calm: CALM,
             kept: now,
         }
     }
@@ -77,7 +82,7 @@ impl Watch {
     }
 
     fn is_due(&self, now: Instant, wall: Timestamp) -> bool {
-        if self.turned.is_some_and(|turned| now < turned + CALM) {
+        if self.turned.is_some_and(|turned| now < turned + self.calm) {
             return false;
         }
         self.dirty
@@ -88,7 +93,7 @@ impl Watch {
     /// How long until it may be due.
     fn wait(&self, now: Instant, wall: Timestamp) -> Option<Duration> {
         let calm = self.turned.map_or(Duration::ZERO, |turned| {
-            (turned + CALM).saturating_duration_since(now)
+            (turned + self.calm).saturating_duration_since(now)
         });
         let timer = self.next.due.map(|due| due.saturating_sub(self.steady));
         let window = self
@@ -193,7 +198,9 @@ impl Driver {
             Ok((next, steady)) => {
                 watch.next = next;
                 watch.steady = watch.steady.max(steady);
-                watch.turned = Some(started);
+                let ended = Instant::now();
+                watch.calm = (ended.saturating_duration_since(started) * 10).clamp(CALM, LONGEST_CALM);
+                watch.turned = Some(ended);
                 Ok(())
             }
             // One line that can't be read must not stop the others.
@@ -252,9 +259,9 @@ impl Driver {
             for row in &rows {
                 let tenant = row.text(0);
                 match row.str(1) {
-                    "site" => drop(sites.insert((tenant, row.text(2)))),
-                    "host" => drop(row.opt_text(3).map(|site| sites.insert((tenant, site)))),
-                    "repository" => drop(repositories.insert((tenant, row.text(2)))),
+                    "site" => sites.extend([(tenant, row.text(2))]),
+                    "host" => sites.extend(row.opt_text(3).map(|site| (tenant, site))),
+                    "repository" => repositories.extend([(tenant, row.text(2))]),
                     _ => self.mark_rollout(&tenant, row.str(2)).await?,
                 }
             }

@@ -246,7 +246,9 @@ impl Query {
     }
 
     /// Adds ` AND …` for each term to a statement over one kind of thing; `false` (and the statement must not be
-    /// run) if a term makes no sense there. Aliases of tables: `s` site, `h` host, `v` vm, `c` commit.
+    /// run) if a term makes no sense there. Aliases of tables: `s` site, `h` host, `v` vm, `c` commit. The statement's
+    /// first argument must be the tenant: an inner SELECT that names `$1` is worked out once, one that names a column
+    /// of the outer row for each row.
     pub fn condition(&self, target: Target, sql: &mut Sql) -> bool {
         self.terms.iter().all(|term| {
             if matches!(term.what, What::Field(Field::Kind, _)) {
@@ -408,7 +410,19 @@ fn checked(field: Field, value: String) -> Result<String, String> {
                 Err(format!("`{value}` is no commit: 4 to 64 hexadecimal digits"))
             }
         }
-        Field::Mac | Field::Uuid | Field::Version | Field::Image => Ok(value.to_lowercase()),
+        // Names are DNS labels, and what machines are known by is kept in lower case.
+        Field::Mac
+        | Field::Uuid
+        | Field::Serial
+        | Field::Ip
+        | Field::Version
+        | Field::Image
+        | Field::Name
+        | Field::Site
+        | Field::Host
+        | Field::Repository
+        | Field::Policy
+        | Field::Vm => Ok(value.to_lowercase()),
         _ => Ok(value),
     }
 }
@@ -451,8 +465,7 @@ impl What {
                 };
                 let own = |sql: &mut Sql, table: &str, column: &str, alias: &str| {
                     sql.push(&format!(
-                        "{alias} IN (SELECT {column} FROM {table} WHERE tenant={}.tenant AND label=",
-                        if target == Target::Site { "s" } else { "h" }
+                        "{alias} IN (SELECT {column} FROM {table} WHERE tenant=$1 AND label="
                     ));
                     sql.bind(key.as_str());
                     if let Some(value) = value {
@@ -533,13 +546,13 @@ impl Field {
             (Self::Site, Site | Host | Vm) => named(sql, "s.name"),
             (Self::Host, Host | Vm) => named(sql, "h.name"),
             (Self::Repository, Site | Host) => {
-                sql.push("s.repository IN (SELECT id FROM repository WHERE tenant=s.tenant AND name=");
+                sql.push("s.repository IN (SELECT id FROM repository WHERE tenant=$1 AND name=");
                 sql.bind(value).push(")");
                 true
             }
             (Self::Repository, Commit) => named(sql, "r.name"),
             (Self::Policy, Site | Host) => {
-                sql.push("s.policy IN (SELECT id FROM policy WHERE tenant=s.tenant AND name=");
+                sql.push("s.policy IN (SELECT id FROM policy WHERE tenant=$1 AND name=");
                 sql.bind(value).push(")");
                 true
             }
@@ -551,9 +564,9 @@ impl Field {
             (Self::Commit, Host) => prefix(sql, "h.applied"),
             (Self::Commit, Commit) => prefix(sql, "c.id"),
             (Self::Serial, Host) => prefix(sql, "h.serial"),
-            (Self::Uuid, Host) => prefix(sql, "LOWER(h.uuid)"),
+            (Self::Uuid, Host) => prefix(sql, "h.uuid"),
             (Self::Mac, Host) => {
-                sql.push("h.id IN (SELECT host FROM host_mac WHERE tenant=h.tenant AND mac");
+                sql.push("h.id IN (SELECT host FROM host_mac WHERE tenant=$1 AND mac");
                 like(sql, &pattern("", value));
                 sql.push(")");
                 true
@@ -564,7 +577,7 @@ impl Field {
                 true
             }
             (Self::Vm, Host) => {
-                sql.push("h.id IN (SELECT host FROM vm WHERE tenant=h.tenant AND name=")
+                sql.push("h.id IN (SELECT host FROM vm WHERE tenant=$1 AND name=")
                     .bind(value);
                 sql.push(")");
                 true

@@ -211,7 +211,7 @@ fn check(before: Option<&Rollout>, after: Option<&Rollout>, actions: &[Action], 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_told_that_should_not_be(

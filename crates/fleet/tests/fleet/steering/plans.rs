@@ -1,0 +1,378 @@
+//! Plans over a real repository.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use fleet::model::{PlanSpec, PlanState};
+use fleet::plan::{Fetched, Planner, SiteInput, Source, Wanted};
+use fleet::{Caller, Query, Role, Scope};
+use serde_json::json;
+
+use crate::steering::world::World;
+use crate::support::both;
+
+/// A repository that is written with `git fast-import`, as fast as that is.
+struct Repo {
+    dir: tempfile::TempDir,
+}
+
+impl Repo {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let repo = Self { dir };
+        repo.git(&["init", "-q", "--bare", "-b", "main", "."]);
+        repo
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn git(&self, args: &[&str]) -> String {
+        let output = Command::new("git")
+            .args(args)
+            .current_dir(self.path())
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// A commit on main with these files changed; empty content deletes.
+    fn commit(&self, files: &[(String, String)]) -> String {
+        use std::io::Write as _;
+        let parent = Command::new("git")
+            .args(["rev-parse", "-q", "--verify", "main"])
+            .current_dir(self.path())
+            .output();
+        let mut script =
+            String::from("commit refs/heads/main\ncommitter T <t@example.com> 1700000000 +0000\ndata 1\nx\n");
+        if parent.unwrap().status.success() {
+            script.push_str("from refs/heads/main^0\n");
+        }
+        for (path, content) in files {
+            if content.is_empty() {
+                script.push_str(&format!("D {path}\n"));
+            } else {
+                script.push_str(&format!(
+                    "M 100644 inline {path}\ndata {}\n{content}\n",
+                    content.len()
+                ));
+            }
+        }
+        let mut child = Command::new("git")
+            .args(["fast-import", "--quiet", "--force"])
+            .current_dir(self.path())
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+        self.git(&["rev-parse", "main"])
+    }
+}
+
+fn files(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter()
+        .map(|(path, content)| ((*path).to_owned(), (*content).to_owned()))
+        .collect()
+}
+
+fn machine(name: &str, class: &str, power: &str) -> String {
+    format!(
+        "apiVersion: vmoperator.vmware.com/v1alpha1\nkind: VirtualMachine\nmetadata:\n  name: {name}\n  namespace: shop\nspec:\n  className: {class}\n  imageName: registry/till:1\n  powerState: {power}\n"
+    )
+}
+
+fn config(value: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: settings\n  namespace: shop\ndata:\n  greeting: {value}\n"
+    )
+}
+
+const SECRET: &str =
+    "apiVersion: v1\nkind: Secret\nmetadata:\n  name: key\n  namespace: shop\nstringData:\n  password: ";
+const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n";
+
+fn profile(vlan: u16, nic: &str) -> String {
+    let profile = json!({"esx": {"network_vss": {"switches": [{"name": "vSwitch0", "bridge": {"nics": [nic]},
+        "port_groups": [{"name": "VM Network", "vlan_id": vlan}]}]}}});
+    format!(
+        "apiVersion: esx.vmware.com/v1alpha1\nkind: HostConfiguration\nmetadata:\n  name: network\n  namespace: esx-system\nspec:\n  layertype: Incremental\n  profile: |\n    {profile}\n"
+    )
+}
+
+struct Here(PathBuf, String, String);
+
+impl Source for Here {
+    fn fetch<'s>(
+        &'s self,
+        wanted: &'s Wanted,
+    ) -> Pin<Box<dyn Future<Output = Result<Fetched, String>> + Send + 's>> {
+        Box::pin(async move {
+            if wanted.to == "gone" {
+                return Err("there is no branch gone".into());
+            }
+            Ok(Fetched {
+                folder: self.0.clone(),
+                from: self.1.clone(),
+                to: self.2.clone(),
+            })
+        })
+    }
+}
+
+both!(what_a_commit_changes, |s| {
+    let repo = Repo::new();
+    let base = [
+        (
+            "base/kustomization.yaml".to_owned(),
+            "resources: [settings.yaml]\n".to_owned(),
+        ),
+        ("base/settings.yaml".to_owned(), config("hello from ${CITY}")),
+    ];
+    let mut first = base.to_vec();
+    for site in ["berlin", "delft", "essen", "gent"] {
+        first.push((format!("sites/{site}/namespace.yaml"), NAMESPACE.into()));
+        first.push((
+            format!("sites/{site}/till.yaml"),
+            machine("till", "best-effort-small", "poweredOn"),
+        ));
+        first.push((format!("sites/{site}/secret.yaml"), format!("{SECRET}hunter2\n")));
+    }
+    // Berlin's folder reaches out to the base; the others do not.
+    first.push((
+        "sites/berlin/kustomization.yaml".into(),
+        "resources: [../../base, namespace.yaml, till.yaml, secret.yaml]\n".into(),
+    ));
+    first.push(("sites/delft/network.yaml".into(), profile(10, "vmnic0")));
+    let from = repo.commit(&first);
+    let to = repo.commit(&files(&[
+        ("base/settings.yaml", &config("good day from ${CITY}, ${PIN}")),
+        (
+            "sites/delft/till.yaml",
+            &machine("till", "best-effort-small", "poweredOff"),
+        ),
+        ("sites/delft/secret.yaml", &format!("{SECRET}correcthorse\n")),
+        ("sites/delft/network.yaml", &profile(20, "vmnic7")),
+        (
+            "sites/essen/till.yaml",
+            &machine("till", "best-effort-8xlarge", "poweredOn"),
+        ),
+        (
+            "sites/essen/settings.yaml",
+            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: 7\ndata: []\n",
+        ),
+        ("sites/gent/readme.txt", "nothing that is built\n"),
+    ]));
+
+    let mut world = World::new(
+        &s,
+        json!({"name": "careful"}),
+        &[("berlin", ""), ("delft", ""), ("essen", ""), ("gent", "")],
+    )
+    .await;
+    let variables = json!({"variables": {"CITY": "Berlin"}, "secretVariables": {"PIN": "1234567"}});
+    s.fleet
+        .sites()
+        .update(&s.owner, "berlin", None, &variables)
+        .await
+        .unwrap();
+    let inventory = json!({"inventory": {"memoryBytes": 16_u64 << 30}, "nic/vmnic0": {"link": true},
+                           "vm/shop/till": {"power": "poweredOn"}, "source": {"applied": from}});
+    for site in ["delft", "essen"] {
+        world.report(site, inventory.clone()).await;
+    }
+    let source = || Arc::new(Here(repo.path().into(), from.clone(), to.clone()));
+    let spec = PlanSpec {
+        repository: "shops".into(),
+        reference: Some("feature/x".into()),
+        ..PlanSpec::default()
+    };
+    let plan = s.fleet.plans().start(&s.owner, &spec, source()).await.unwrap();
+    assert_eq!(plan.state, PlanState::Running);
+    let done = async |caller: &Caller, id: &str| loop {
+        let plan = s.fleet.plans().get(caller, id).await.unwrap();
+        if plan.state != PlanState::Running {
+            break plan;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    let plan = done(&s.owner, &plan.id).await;
+    assert_eq!((plan.state, plan.message.as_str()), (PlanState::Done, ""));
+    assert_eq!(
+        (plan.from.as_str(), plan.to.as_str()),
+        (from.as_str(), to.as_str())
+    );
+    assert_eq!(plan.totals.sites, 4);
+    let whole = serde_json::to_string(&plan).unwrap();
+    for secret in ["hunter2", "correcthorse", "1234567"] {
+        assert!(!whole.contains(secret), "{secret} in {whole}");
+    }
+    let names: Vec<&str> = plan.sites.iter().map(|site| site.site.as_str()).collect();
+    assert_eq!(names, ["berlin", "delft", "essen"], "gent is not touched");
+
+    // Through the base, with its variables filled in.
+    let berlin = &plan.sites[0];
+    assert_eq!(berlin.objects.len(), 1);
+    let field = &berlin.objects[0].fields[0];
+    assert_eq!(field.path, "/data/greeting");
+    assert_eq!(field.before.as_ref().unwrap(), "hello from Berlin");
+    assert_eq!(field.after.as_ref().unwrap(), "good day from Berlin, (secret)");
+    assert_eq!((berlin.impact.as_str(), berlin.errors.len()), ("none", 0));
+
+    let delft = &plan.sites[1];
+    let shown: Vec<String> = delft
+        .objects
+        .iter()
+        .map(|o| format!("{} {} {} {}", o.action, o.kind, o.name, o.impact))
+        .collect();
+    assert!(
+        shown.contains(&"update VirtualMachine till maintenance".to_owned()),
+        "{shown:?}"
+    );
+    assert!(shown.contains(&"update Secret key none".to_owned()), "{shown:?}");
+    assert!(
+        shown.contains(&"update HostConfiguration network none".to_owned()),
+        "{shown:?}"
+    );
+    assert_eq!(delft.impact, "maintenance");
+    let vlan = delft
+        .objects
+        .iter()
+        .find(|o| o.kind == "HostConfiguration")
+        .unwrap();
+    let paths: Vec<&str> = vlan.fields.iter().map(|f| f.path.as_str()).collect();
+    assert!(
+        paths
+            .iter()
+            .any(|p| p.ends_with("/port_groups/VM Network/vlan_id")),
+        "{paths:?}"
+    );
+    // Its host has no such NIC.
+    assert!(
+        delft.errors.iter().any(|e| e.contains("vmnic7")),
+        "{:?}",
+        delft.errors
+    );
+
+    // What can't be built says where.
+    let essen = &plan.sites[2];
+    assert!(
+        essen
+            .errors
+            .iter()
+            .any(|e| e.starts_with("sites/essen/settings.yaml:5:") && e.contains("data")),
+        "{:?}",
+        essen.errors
+    );
+    assert_eq!(plan.totals.blocked, 2);
+    assert_eq!(plan.totals.impact.maintenance, 1);
+
+    // Without the mistake: too much memory.
+    let fixed = repo.commit(&files(&[("sites/essen/settings.yaml", "")]));
+    let here = Arc::new(Here(repo.path().into(), from.clone(), fixed));
+    let plan = s.fleet.plans().start(&s.owner, &spec, here).await.unwrap();
+    let plan = done(&s.owner, &plan.id).await;
+    let essen = plan.sites.iter().find(|site| site.site == "essen").unwrap();
+    assert_eq!(
+        essen.errors,
+        ["virtual machine shop/till needs 128.0 GiB of memory; the site's largest host has 16.0 GiB"]
+    );
+    assert!(
+        essen.notes.iter().any(|n| n.contains("next started: shop/till")),
+        "{:?}",
+        essen.notes
+    );
+
+    // Who sees one site sees one site's plan.
+    let there = Caller::user(&s.tenant.id, "otto", Role::Operator, Scope::Site("berlin".into()));
+    let part = s.fleet.plans().get(&there, &plan.id).await.unwrap();
+    assert_eq!((part.sites.len(), part.totals.changed), (1, 1));
+    // What can't be fetched is said.
+    let spec = PlanSpec {
+        repository: "shops".into(),
+        commit: Some("gone".into()),
+        ..PlanSpec::default()
+    };
+    let plan = s.fleet.plans().start(&s.owner, &spec, source()).await.unwrap();
+    let plan = done(&s.owner, &plan.id).await;
+    assert_eq!(
+        (plan.state, plan.message.as_str()),
+        (PlanState::Failed, "there is no branch gone")
+    );
+    assert_eq!(
+        s.fleet
+            .plans()
+            .list(&s.owner, &Query::default())
+            .await
+            .unwrap()
+            .total,
+        3
+    );
+    for odd in ["", "-x", "a..b", "a b", "x\ny"] {
+        let spec = PlanSpec {
+            repository: "shops".into(),
+            reference: Some(odd.into()),
+            ..PlanSpec::default()
+        };
+        assert!(
+            s.fleet.plans().start(&s.owner, &spec, source()).await.is_err(),
+            "{odd:?}"
+        );
+    }
+});
+
+/// Ten thousand sites of which a commit touches five: told apart by ids, in seconds also unoptimised.
+#[test]
+fn ten_thousand_sites_of_which_five_change() {
+    const SITES: usize = 10_000;
+    let repo = Repo::new();
+    let mut first = Vec::new();
+    for n in 0..SITES {
+        first.push((
+            format!("sites/s{n:05}/kustomization.yaml"),
+            "resources: [settings.yaml]\n".to_owned(),
+        ));
+        first.push((
+            format!("sites/s{n:05}/settings.yaml"),
+            config(&format!("hello {n}")),
+        ));
+    }
+    let from = repo.commit(&first);
+    let changed: Vec<(String, String)> = (0..5)
+        .map(|n| (format!("sites/s{:05}/settings.yaml", n * 1777), config("bye")))
+        .collect();
+    let to = repo.commit(&changed);
+    let sites: Vec<SiteInput> = (0..SITES)
+        .map(|n| SiteInput {
+            name: format!("s{n:05}"),
+            path: format!("sites/s{n:05}"),
+            ..SiteInput::default()
+        })
+        .collect();
+    #[expect(clippy::disallowed_methods, reason = "the time that it takes is measured")]
+    let started = Instant::now();
+    let mut planner = Planner::open(repo.path(), &from, &to, jiff::Timestamp::UNIX_EPOCH).unwrap();
+    let found = planner.changed(&sites).unwrap();
+    let names: Vec<&str> = found
+        .iter()
+        .map(|changed| sites[changed.at].name.as_str())
+        .collect();
+    assert_eq!(names, ["s00000", "s01777", "s03554", "s05331", "s07108"]);
+    for changed in &found {
+        let plan = planner.site(&sites[changed.at], &changed.from, &[]);
+        assert_eq!((plan.objects.len(), plan.errors.len()), (1, 0));
+    }
+    let took = started.elapsed();
+    println!("10,000 sites, 5 changed: {took:?}");
+    assert!(took.as_secs() < 30, "{took:?}");
+}
