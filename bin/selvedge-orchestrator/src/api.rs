@@ -32,7 +32,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::{app::Shared, http::idempotency};
 
 #[derive(OpenApi)]
-#[openapi(components(schemas(crate::http::problem::Problem)))]
+#[openapi(components(schemas(crate::http::problem::Said)))]
 struct Base;
 
 /// All endpoints, and their document.

@@ -52,7 +52,7 @@ enum Source {
         /// What the files' times were when they were last read.
         seen: std::sync::Mutex<Option<(SystemTime, SystemTime)>>,
     },
-    Own(own::Own),
+    Own(Box<own::Own>),
 }
 
 impl Certificates {
@@ -64,7 +64,7 @@ impl Certificates {
                 key: key.clone(),
                 seen: std::sync::Mutex::new(None),
             },
-            _ => Source::Own(own::Own::open(config, clock)?),
+            _ => Source::Own(Box::new(own::Own::open(config, clock)?)),
         };
         let first = source
             .read(clock)?

@@ -7,10 +7,15 @@ use axum::{
 };
 use serde::Serialize;
 
+/// What an error answer says. Boxed: it is the error of nearly everything here.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem(Box<Said>);
+
 /// What an error answer says.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Problem {
+#[schema(as = Problem)]
+pub(crate) struct Said {
     /// Always `about:blank`: the title says which it is.
     #[serde(rename = "type")]
     kind: &'static str,
@@ -36,7 +41,7 @@ pub(crate) struct Problem {
 impl Problem {
     /// A problem with a status and a sentence.
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Said {
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             status: status.as_u16(),
@@ -45,7 +50,7 @@ impl Problem {
             next: None,
             retry_after: None,
             basic: false,
-        }
+        }))
     }
 
     /// No credentials, or none that are good.
@@ -74,7 +79,7 @@ impl Problem {
     /// A value that is not good.
     pub(crate) fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
         let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
-        problem.field = Some(field.into());
+        problem.0.field = Some(field.into());
         problem
     }
 
@@ -86,7 +91,7 @@ impl Problem {
     /// Try again, in so many seconds.
     pub(crate) fn busy(status: StatusCode, detail: impl Into<String>, seconds: u64) -> Self {
         let mut problem = Self::new(status, detail);
-        problem.retry_after = Some(seconds);
+        problem.0.retry_after = Some(seconds);
         problem
     }
 
@@ -101,38 +106,38 @@ impl Problem {
 
     /// Names the field that is wrong or missing.
     pub(crate) fn field(&mut self, field: &str) {
-        self.field = Some(field.to_owned());
+        self.0.field = Some(field.to_owned());
     }
 
     /// What to do next.
     #[must_use]
     pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
-        self.next = Some(next.into());
+        self.0.next = Some(next.into());
         self
     }
 
     /// Makes Git and curl ask for a name and a password.
     #[must_use]
     pub(crate) fn basic(mut self) -> Self {
-        self.basic = true;
+        self.0.basic = true;
         self
     }
 
     /// The status as axum has it.
     pub(crate) fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// The sentence.
     pub(crate) fn detail(&self) -> &str {
-        &self.detail
+        &self.0.detail
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, retry, basic) = (self.status(), self.retry_after, self.basic);
-        let mut response = (status, Json(self)).into_response();
+        let (status, retry, basic) = (self.status(), self.0.retry_after, self.0.basic);
+        let mut response = (status, Json(&*self.0)).into_response();
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,

@@ -1,15 +1,13 @@
 //! Several processes on one PostgreSQL: a host is reached through any of them, and one that ends or is killed loses
 //! nothing.
 
-#[path = "../../../crates/fleet/tests/fleet/support/postgres.rs"]
+#[path = "../../../../crates/fleet/tests/fleet/support/postgres.rs"]
 #[allow(dead_code, reason = "the fleet's tests use the rest")]
 mod postgres;
-mod support;
-
+use crate::support::{Server, create_token, free_port, host::Host, wait_for};
 use link::host::State;
 use reqwest::Method;
 use serde_json::json;
-use support::{Server, create_token, free_port, host::Host, wait_for};
 
 fn config(port: u16, database: &str) -> String {
     format!("peer = \"127.0.0.1:{port}\"\n[database]\nurl = \"{database}\"\n[link]\nheartbeat = \"2s\"\n")

@@ -1,7 +1,6 @@
 //! An orchestrator of its own for a test: its process, a person who is signed in, hosts that do as told.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
-pub mod host;
+pub(crate) mod host;
 
 use std::{
     net::TcpListener,
@@ -14,15 +13,15 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-pub const PASSWORD: &str = "correct horse battery staple";
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
 /// The orchestrator's process. Killed and removed when dropped.
-pub struct Server {
-    pub dir: TempDir,
-    pub url: String,
-    pub port: u16,
+pub(crate) struct Server {
+    pub(crate) dir: TempDir,
+    pub(crate) url: String,
+    pub(crate) port: u16,
     child: Child,
-    pub client: reqwest::Client,
+    pub(crate) client: reqwest::Client,
 }
 
 fn program() -> Command {
@@ -30,7 +29,7 @@ fn program() -> Command {
 }
 
 /// A port that nobody has at this moment.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -40,12 +39,12 @@ pub fn free_port() -> u16 {
 
 impl Server {
     /// Starts one with an owner `ada` of tenant `acme`. `more` is added to its configuration.
-    pub async fn start(more: &str) -> Self {
+    pub(crate) async fn start(more: &str) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), free_port(), more).await
     }
 
     /// Another process beside this one: the same keys, the same database (which `more` names).
-    pub async fn another(&self, port: u16, more: &str) -> Self {
+    pub(crate) async fn another(&self, port: u16, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("data")).unwrap();
         for file in ["master.key", "ca.pem", "ca.key"] {
@@ -55,7 +54,7 @@ impl Server {
     }
 
     /// Starts one on a folder and port.
-    pub async fn start_in(dir: TempDir, port: u16, more: &str) -> Self {
+    pub(crate) async fn start_in(dir: TempDir, port: u16, more: &str) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let url = format!("https://localhost:{port}");
         std::fs::write(
@@ -101,21 +100,21 @@ impl Server {
         .await;
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    pub fn ca_pem(&self) -> String {
+    pub(crate) fn ca_pem(&self) -> String {
         std::fs::read_to_string(self.data().join("ca.pem")).unwrap()
     }
 
     /// What it wrote to its log.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
     /// kill -9, then a new process on the same data.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -124,7 +123,7 @@ impl Server {
     }
 
     /// Sends a signal by name, as `TERM`.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill")
             .args([format!("-{name}"), self.child.id().to_string()])
             .status()
@@ -133,7 +132,7 @@ impl Server {
     }
 
     /// Waits for the process's end; its exit code.
-    pub async fn ended(&mut self) -> i32 {
+    pub(crate) async fn ended(&mut self) -> i32 {
         for _ in 0..600 {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code().unwrap_or(-1);
@@ -144,7 +143,7 @@ impl Server {
     }
 
     /// Signs in.
-    pub async fn sign_in(&self, tenant: &str, user: &str) -> Session<'_> {
+    pub(crate) async fn sign_in(&self, tenant: &str, user: &str) -> Session<'_> {
         let answer = self
             .client
             .post(format!("{}/api/v1/session", self.url))
@@ -170,7 +169,7 @@ impl Server {
     }
 
     /// A request with a token.
-    pub async fn with_token(&self, token: &str, method: Method, path: &str) -> Response {
+    pub(crate) async fn with_token(&self, token: &str, method: Method, path: &str) -> Response {
         self.client
             .request(method, format!("{}{path}", self.url))
             .bearer_auth(token)
@@ -209,7 +208,7 @@ fn spawn(dir: &Path) -> Child {
 }
 
 /// Runs a subcommand, which must succeed; what it printed.
-pub fn run(dir: &Path, args: &[&str]) -> String {
+pub(crate) fn run(dir: &Path, args: &[&str]) -> String {
     let output = program()
         .arg("--config")
         .arg(dir.join("orchestrator.toml"))
@@ -225,7 +224,7 @@ pub fn run(dir: &Path, args: &[&str]) -> String {
 }
 
 /// Makes an owner from the command line.
-pub fn create_owner(dir: &Path, tenant: &str, user: &str) {
+pub(crate) fn create_owner(dir: &Path, tenant: &str, user: &str) {
     std::fs::write(dir.join("password"), PASSWORD).unwrap();
     let file = dir.join("password");
     run(
@@ -244,7 +243,7 @@ pub fn create_owner(dir: &Path, tenant: &str, user: &str) {
 }
 
 /// A token from the command line.
-pub fn create_token(dir: &Path, tenant: &str, name: &str, role: &str) -> String {
+pub(crate) fn create_token(dir: &Path, tenant: &str, name: &str, role: &str) -> String {
     run(
         dir,
         &[
@@ -256,7 +255,7 @@ pub fn create_token(dir: &Path, tenant: &str, name: &str, role: &str) -> String 
 }
 
 /// Waits until something is there; half a minute at most.
-pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+pub(crate) async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     for _ in 0..600 {
         if let Some(found) = look().await {
             return found;
@@ -267,16 +266,16 @@ pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut look: im
 }
 
 /// A person who is signed in.
-pub struct Session<'a> {
-    pub server: &'a Server,
-    pub tenant: String,
-    pub cookie: String,
-    pub csrf: String,
+pub(crate) struct Session<'a> {
+    pub(crate) server: &'a Server,
+    pub(crate) tenant: String,
+    pub(crate) cookie: String,
+    pub(crate) csrf: String,
 }
 
 impl Session<'_> {
     /// A request below `/api/v1/tenants/TENANT`, or below `/api/v1` if the path begins with `//`.
-    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let url = match path.strip_prefix("//") {
             Some(rest) => format!("{}/api/v1/{rest}", self.server.url),
             None => format!("{}/api/v1/tenants/{}{path}", self.server.url, self.tenant),
@@ -288,7 +287,7 @@ impl Session<'_> {
             .header("x-csrf-token", &self.csrf)
     }
 
-    pub async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let answer = self.request(Method::GET, path).send().await.unwrap();
         let status = answer.status();
         let text = answer.text().await.unwrap();
@@ -297,17 +296,17 @@ impl Session<'_> {
     }
 
     /// A request with a body, which must succeed.
-    pub async fn send(&self, method: Method, path: &str, body: Value) -> Value {
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Value) -> Value {
         let (status, answer) = self.try_send(method.clone(), path, body).await;
         assert!(status.is_success(), "{method} {path}: {status} {answer}");
         answer
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Value {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
         self.send(Method::POST, path, body).await
     }
 
-    pub async fn try_send(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+    pub(crate) async fn try_send(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
         let answer = self.request(method, path).json(&body).send().await.unwrap();
         let status = answer.status();
         let text = answer.text().await.unwrap();

@@ -1,14 +1,12 @@
 //! Signing in through a real OpenID Connect provider: `oidc-provider-mock` from PyPI, in a process of its own.
 
-mod support;
-
 use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
+use crate::support::{Server, free_port, wait_for};
 use serde_json::Value;
-use support::{Server, free_port, wait_for};
 
 struct Provider {
     child: Child,

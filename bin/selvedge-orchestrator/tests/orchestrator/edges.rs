@@ -1,12 +1,10 @@
 //! Strangers: slow, forged, curious. And an orderly end.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Server, create_token, host, wait_for};
 use reqwest::Method;
 use serde_json::json;
-use support::{Server, create_token, host, wait_for};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -259,7 +257,7 @@ async fn a_backup_made_meanwhile_brings_everything_back() {
         let made = ada
             .post("/tokens", json!({ "name": "ci", "role": "viewer" }))
             .await;
-        support::run(server.dir.path(), &["backup", &path]);
+        crate::support::run(server.dir.path(), &["backup", &path]);
         ada.post("/sites", json!({ "name": "paris" })).await;
         made["secret"].as_str().unwrap().to_owned()
     };
@@ -267,7 +265,7 @@ async fn a_backup_made_meanwhile_brings_everything_back() {
     assert!(text.contains("berlin") && !text.contains("4711") && !text.contains(&token));
     server.signal("TERM");
     assert_eq!(server.ended().await, 0);
-    support::run(server.dir.path(), &["restore", "--yes", &path]);
+    crate::support::run(server.dir.path(), &["restore", "--yes", &path]);
     server.restart().await;
     let sites = server
         .with_token(&token, Method::GET, "/api/v1/tenants/acme/sites")

@@ -1,13 +1,11 @@
 //! What the OpenAPI document promises: it is the checked-in one, and every endpoint that it names keeps tenants apart,
 //! asks who one is, and asks for the role.
 
-mod support;
-
 use std::{collections::BTreeMap, path::Path};
 
+use crate::support::{PASSWORD, Server, Session, create_owner, create_token};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::{PASSWORD, Server, Session, create_owner, create_token};
 
 fn document() -> Value {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_selvedge-orchestrator"))

@@ -1,13 +1,11 @@
 //! The whole way: an owner signs in, makes a hosted repository, a site and a key; a host enrols, is online, reports,
 //! is told of a push, and is reached.
 
-mod support;
-
+use crate::support::{Server, create_token, host::Host, wait_for};
 use futures::{SinkExt, StreamExt};
 use link::message::Signal;
 use reqwest::Method;
 use serde_json::json;
-use support::{Server, create_token, host::Host, wait_for};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_comes_in_reports_and_is_reached() {
@@ -196,7 +194,7 @@ async fn a_host_comes_in_reports_and_is_reached() {
     // Nothing secret is in the log, though it says everything else.
     let log = server.log();
     for secret in [
-        support::PASSWORD,
+        crate::support::PASSWORD,
         token.as_str(),
         viewer.as_str(),
         password.as_str(),
@@ -210,7 +208,7 @@ async fn a_host_comes_in_reports_and_is_reached() {
     assert!(log.contains("TRACE"), "the log says everything");
 }
 
-async fn console(server: &Server, ada: &support::Session<'_>, host: &str) {
+async fn console(server: &Server, ada: &crate::support::Session<'_>, host: &str) {
     use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest};
 
     let ca = server.ca_pem();

@@ -34,14 +34,14 @@ use super::Server;
 
 /// What a host was told.
 #[derive(Default)]
-pub struct Told {
+pub(crate) struct Told {
     generation: AtomicU64,
     assignment: Mutex<Option<Assignment>>,
-    pub signals: Mutex<Vec<Signal>>,
+    pub(crate) signals: Mutex<Vec<Signal>>,
 }
 
 impl Told {
-    pub fn assignment(&self) -> Option<Assignment> {
+    pub(crate) fn assignment(&self) -> Option<Assignment> {
         self.assignment.lock().unwrap().clone()
     }
 }
@@ -126,13 +126,13 @@ async fn api(stream: Stream, who: String) {
 }
 
 /// A host that is connected.
-pub struct Host {
-    pub id: String,
-    pub granted: Granted,
-    pub key: Arc<dyn HostKey>,
-    pub told: Arc<Told>,
-    pub status: StatusBook,
-    pub state: watch::Receiver<State>,
+pub(crate) struct Host {
+    pub(crate) id: String,
+    pub(crate) granted: Granted,
+    pub(crate) key: Arc<dyn HostKey>,
+    pub(crate) told: Arc<Told>,
+    pub(crate) status: StatusBook,
+    pub(crate) state: watch::Receiver<State>,
     _credentials: watch::Sender<Option<Credentials>>,
     link: JoinHandle<()>,
 }
@@ -143,7 +143,7 @@ impl Drop for Host {
     }
 }
 
-pub fn enrolment_client(server: &Server) -> Client {
+pub(crate) fn enrolment_client(server: &Server) -> Client {
     Client::new(&ClientOptions {
         url: server.url.clone(),
         trust: ServerTrust::new(Some(&server.ca_pem())).unwrap(),
@@ -154,7 +154,7 @@ pub fn enrolment_client(server: &Server) -> Client {
 }
 
 /// A request to be let in, with a key of its own.
-pub fn enrolment(serial: &str, activation_key: Option<&str>) -> (Arc<dyn HostKey>, Enrolment) {
+pub(crate) fn enrolment(serial: &str, activation_key: Option<&str>) -> (Arc<dyn HostKey>, Enrolment) {
     let key: Arc<dyn HostKey> = Arc::new(FileKey::generate().unwrap());
     let request = Enrolment {
         csr: csr::make(&*key).unwrap(),
@@ -169,7 +169,7 @@ pub fn enrolment(serial: &str, activation_key: Option<&str>) -> (Arc<dyn HostKey
 
 impl Host {
     /// Enrols with an activation key and connects.
-    pub async fn enrol(server: &Server, serial: &str, activation_key: &str) -> Self {
+    pub(crate) async fn enrol(server: &Server, serial: &str, activation_key: &str) -> Self {
         let (key, request) = enrolment(serial, Some(activation_key));
         match enrolment_client(server).request(&request).await.unwrap() {
             Answer::Granted(granted) => Self::connect(server, key, *granted),
@@ -178,7 +178,7 @@ impl Host {
     }
 
     /// Connects with a certificate.
-    pub fn connect(server: &Server, key: Arc<dyn HostKey>, granted: Granted) -> Self {
+    pub(crate) fn connect(server: &Server, key: Arc<dyn HostKey>, granted: Granted) -> Self {
         let credentials = Credentials::new(key.clone(), &granted.certificate).unwrap();
         let (sender, receiver) = watch::channel(Some(credentials));
         let trust = ServerTrust::new(Some(&server.ca_pem())).unwrap();
