@@ -63,24 +63,15 @@ pub struct Numbered {
 
 /// The next number.
 pub(crate) async fn next(tx: &mut Tx<'_>) -> Result<i64, Error> {
+    let first = (tx.now.millis() / 1000) << COUNT_BITS | 1;
     let row = tx
         .row(
-            "UPDATE counter SET value=value+1 WHERE name='assignment' RETURNING value",
-            vec![],
+            "INSERT INTO counter (name,value) VALUES ('assignment',$1) \
+             ON CONFLICT (name) DO UPDATE SET value=counter.value+1 RETURNING value",
+            args![first],
         )
         .await?;
-    match row {
-        Some(row) => Ok(row.int(0)),
-        None => {
-            let first = (tx.now.millis() / 1000) << COUNT_BITS | 1;
-            tx.run(
-                "INSERT INTO counter (name,value) VALUES ('assignment',$1)",
-                args![first],
-            )
-            .await?;
-            Ok(first)
-        }
-    }
+    Ok(row.map_or(first, |row| row.int(0)))
 }
 
 /// The number that was given last.

@@ -102,7 +102,7 @@ impl People<'_> {
             })
             .await?;
         let secret = Secret::from(secret.to_vec()).to_base32();
-        let label: String = user.username.chars().flat_map(|c| escape(c)).collect();
+        let label: String = user.username.chars().flat_map(escape).collect();
         Ok(TotpStart {
             url: format!(
                 "otpauth://totp/Selvedge:{label}?secret={secret}&issuer=Selvedge&algorithm=SHA1&digits=6&period={STEP}"
