@@ -54,7 +54,7 @@ impl Watch {
                 }
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(error = %telemetry::chain(&error), "the lease for alerts can't be had")
+                    tracing::warn!(error = %telemetry::chain(&error), "the lease for alerts can't be had");
                 }
             }
             tokio::time::sleep(EVERY).await;

@@ -122,7 +122,7 @@ impl Hours {
                 && now < to
             {
                 return if from <= now {
-                    Opening::Open(self.to_the_end(day, to, zone))
+                    Opening::Open(self.closes(day, to, zone))
                 } else {
                     Opening::Closed(from)
                 };
@@ -144,7 +144,7 @@ impl Hours {
     }
 
     /// Windows of whole days, one after the other, are one.
-    fn to_the_end(&self, day: Date, to: Timestamp, zone: &TimeZone) -> Timestamp {
+    fn closes(&self, day: Date, to: Timestamp, zone: &TimeZone) -> Timestamp {
         let next = day.tomorrow().ok().and_then(|next| self.on(next, zone));
         match next {
             Some((from, later)) if from <= to => later,
