@@ -23,6 +23,9 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
+use tokio::time::Instant;
+
 use link::{
     close::{Close, FORBIDDEN, REPLACED, RESTART},
     message::{ServerMessage, Signal},
@@ -34,17 +37,24 @@ use link::{
 pub(crate) struct Links {
     hosts: Mutex<HashMap<String, Connected>>,
     next: AtomicU64,
+    /// Repositories whose hosts here were told of a push, and when.
+    pushes: Mutex<HashMap<String, Instant>>,
 }
+
+/// A push that was told of by its hook is found again when its head is read; within this it is the same.
+const LATELY: Duration = Duration::from_secs(10);
 
 struct Connected {
     number: u64,
     tenant: Arc<str>,
     handle: Handle,
+    /// When its certificate ends.
+    until: Timestamp,
 }
 
 impl Links {
     /// Adds a host's link; one that it had before is closed. Gives the link's number.
-    pub(crate) fn add(&self, host: &str, tenant: Arc<str>, handle: Handle) -> u64 {
+    pub(crate) fn add(&self, host: &str, tenant: Arc<str>, handle: Handle, until: Timestamp) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let before = self.lock().insert(
             host.to_owned(),
@@ -52,6 +62,7 @@ impl Links {
                 number,
                 tenant,
                 handle,
+                until,
             },
         );
         if let Some(before) = before {
@@ -114,6 +125,18 @@ impl Links {
         }
     }
 
+    /// Ends links whose certificate ended while they lasted: the host comes back with a renewed one.
+    pub(crate) fn sweep(&self, now: Timestamp) {
+        let grace = i64::try_from(identity::verify::EXPIRY_GRACE.as_secs()).unwrap_or(300);
+        for connected in self.lock().values() {
+            if now.as_second() > connected.until.as_second() + grace {
+                connected
+                    .handle
+                    .close(Close::new(RESTART, "the host's certificate ended; renew it"));
+            }
+        }
+    }
+
     /// Ends the links of a tenant that is gone.
     pub(crate) fn cut_tenant(&self, tenant: &str) {
         for host in self.of_tenant(tenant) {
@@ -128,6 +151,19 @@ impl Links {
             let after = spread.mul_f64(identity::backoff::random_fraction());
             handle.close(Close::new(RESTART, "this orchestrator process stops").retry_after(after));
         }
+    }
+
+    /// The hosts of a repository were told of a push.
+    fn note_push(&self, repository: &str) {
+        let mut pushes = self.pushes.lock().unwrap_or_else(PoisonError::into_inner);
+        pushes.retain(|_, at| at.elapsed() < LATELY);
+        pushes.insert(repository.to_owned(), Instant::now());
+    }
+
+    /// Whether they were told a moment ago.
+    fn told_lately(&self, repository: &str) -> bool {
+        let pushes = self.pushes.lock().unwrap_or_else(PoisonError::into_inner);
+        pushes.get(repository).is_some_and(|at| at.elapsed() < LATELY)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Connected>> {

@@ -69,7 +69,10 @@ pub(crate) fn start(app: &Shared, tasks: &TaskTracker) -> anyhow::Result<()> {
         })
     });
     each("trust", TRUST, |app| {
-        Box::pin(async move { Ok(links::trust::refresh(&app).await?) })
+        Box::pin(async move {
+            app.links.sweep(app.clock.now());
+            Ok(links::trust::refresh(&app).await?)
+        })
     });
     each("repositories", app.config.repositories.poll, |app| {
         Box::pin(async move { poll::all(&app).await })

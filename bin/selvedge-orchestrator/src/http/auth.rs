@@ -80,8 +80,7 @@ impl FromRequestParts<Shared> for Who {
 async fn identify(parts: &Parts, app: &Shared) -> Result<Who, Problem> {
     let from = address(parts, &app.config);
     if let Some(token) = bearer(&parts.headers) {
-        let caller = program(app, token, &from).await?;
-        return Ok(Who::Token(Box::new(caller)));
+        return by_bearer(app, token, &from).await;
     }
     let Some(secret) = cookie(&parts.headers, COOKIE) else {
         return Err(Problem::unauthorized("sign in, or send an API token")
@@ -107,6 +106,25 @@ async fn identify(parts: &Parts, app: &Shared) -> Result<Who, Problem> {
         session,
         secret,
         from,
+    })
+}
+
+/// Who sent `Authorization: Bearer`: a program with its token, or a person's own tool with their session. A header is
+/// never sent by a browser on its own, so it needs no CSRF token.
+pub(crate) async fn by_bearer(app: &Shared, token: &str, from: &str) -> Result<Who, Problem> {
+    if token.starts_with("slv_") {
+        let caller = program(app, token, from).await?;
+        return Ok(Who::Token(Box::new(caller)));
+    }
+    let Some(session) = app.fleet.sessions().find(token).await? else {
+        return Err(Problem::unauthorized(
+            "the token or session is not known, or over",
+        ));
+    };
+    Ok(Who::Session {
+        session,
+        secret: token.to_owned(),
+        from: from.to_owned(),
     })
 }
 

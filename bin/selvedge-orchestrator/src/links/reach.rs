@@ -68,6 +68,10 @@ pub(crate) async fn signal(app: &Shared, tenant: &str, host: &str, what: Signal)
 
 /// The address of the other process that has the host's link.
 async fn elsewhere(app: &Shared, tenant: &str, host: &str) -> Result<Option<String>, Problem> {
+    // SQLite has one process: there is no elsewhere.
+    if !app.fleet.db().shared() {
+        return Ok(None);
+    }
     let node = app.fleet.nodes().of_host(tenant, host).await?;
     Ok(node
         .filter(|(id, url)| *id != app.node && !url.is_empty())

@@ -70,7 +70,9 @@ pub(crate) async fn run(app: Shared, stream: TlsStream<TcpStream>, from: SocketA
         }
     }
     let tenant: Arc<str> = peer.tenant.as_str().into();
-    let number = app.links.add(&peer.host, tenant, session.handle());
+    let number = app
+        .links
+        .add(&peer.host, tenant, session.handle(), peer.not_after);
     app.counters.connected.inc();
     if let Err(error) = Box::pin(stay(&app, &peer, session, from)).await {
         tracing::warn!(host = peer.host, error = %telemetry::chain(&error), "a host's link ended for a fault of ours");

@@ -71,7 +71,7 @@ pub(crate) fn git_credential(app: &App, host: &str) -> (String, String) {
 
 /// Sends each host that is connected here what changed for it. Runs as long as the process.
 pub(crate) async fn run(app: Shared) {
-    const KINDS: [Kind; 2] = [Kind::Assignment, Kind::Revocation];
+    const KINDS: [Kind; 3] = [Kind::Assignment, Kind::Revocation, Kind::Repository];
     loop {
         // From now, and everything is compared once: so nothing that came while nobody listened is missed.
         let failed = match app.fleet.changes().tail(&KINDS, None).await {
@@ -113,6 +113,10 @@ async fn tell(app: &Shared, change: &fleet::changes::Raw) -> Result<(), fleet::E
                 }
             }
         }
+        // Its head moved, perhaps found by another process. Who was told a moment ago need not hear it twice.
+        Kind::Repository if change.op == fleet::Op::Upsert && !app.links.told_lately(&change.id) => {
+            fetch(app, &change.tenant, &change.id).await?;
+        }
         Kind::Revocation => {
             super::trust::refresh(app).await?;
             app.links.cut_host(&change.id);
@@ -133,19 +137,25 @@ async fn everything(app: &Shared) {
     }
 }
 
-/// Something was pushed: hosts that follow the repository look at it at once, wherever they are connected.
+/// Something was pushed: the hosts that follow the repository and are connected here look at it at once. Other
+/// processes hear of it from the change log, when its new head is known.
 pub(crate) async fn pushed(app: &Shared, tenant: &str, repository: &str) {
-    match app
+    app.links.note_push(repository);
+    if let Err(error) = fetch(app, tenant, repository).await {
+        tracing::warn!(error = %telemetry::chain(&error), "hosts could not be told of a push");
+    }
+}
+
+async fn fetch(app: &Shared, tenant: &str, repository: &str) -> Result<(), fleet::Error> {
+    let hosts = app
         .fleet
         .assignments()
         .hosts_of(tenant, "repository", repository)
-        .await
-    {
-        Ok(hosts) => {
-            for host in hosts {
-                super::reach::signal(app, tenant, &host, Signal::Fetch).await;
-            }
+        .await?;
+    for host in hosts {
+        if let Some(handle) = app.links.get(&host) {
+            let _ = handle.send(&ServerMessage::Signal { what: Signal::Fetch });
         }
-        Err(error) => tracing::warn!(error = %telemetry::chain(&error), "hosts could not be told of a push"),
     }
+    Ok(())
 }

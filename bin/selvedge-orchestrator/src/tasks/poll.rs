@@ -79,13 +79,9 @@ pub(crate) async fn look(
             rooms
                 .set_reach(tenant, &repository.id, ReachState::Ok, "")
                 .await?;
-            let mut new = false;
+            // A head that moved goes into the change log, from which every process tells its hosts.
             for (branch, head) in heads {
-                new |= rooms.set_head(tenant, &repository.id, &branch, &head).await?;
-            }
-            if new && !fetch {
-                // Found by looking: nobody has told the hosts yet.
-                links::tell::pushed(app, tenant, &repository.id).await;
+                rooms.set_head(tenant, &repository.id, &branch, &head).await?;
             }
         }
         Err(error) => {

@@ -1,6 +1,7 @@
 //! `/k8s/TENANT/SITE[/HOST]/…`: the site's own Kubernetes API, for kubectl and everything like it.
 //!
-//! Only API tokens open it: a cookie would let any page of another site speak to a cluster.
+//! Only `Authorization: Bearer` opens it (an API token, or a person's session as their own tool keeps it): a cookie
+//! would let any page of another site speak to a cluster.
 
 use axum::{
     Router,
@@ -21,7 +22,7 @@ use super::{Action, note, proxy};
 use crate::{
     app::Shared,
     http::{
-        auth::{address, bearer, program},
+        auth::{address, bearer, by_bearer},
         body::bounded,
         problem::Problem,
     },
@@ -96,13 +97,8 @@ async fn answer(app: &Shared, tenant: &str, site: &str, request: Request) -> Res
     let token = bearer(&parts.headers).ok_or_else(|| {
         Problem::unauthorized("send an API token: selvedge kubeconfig writes one for kubectl")
     })?;
-    let mut caller = program(app, token, &from).await?;
-    caller.from = from;
+    let caller = by_bearer(app, token, &from).await?.within(app, tenant).await?;
     let request = Request::from_parts(parts, body);
-    let found = app.fleet.tenants().find(tenant).await?;
-    if found.is_none_or(|found| found.id != caller.tenant) {
-        return Err(fleet::Error::not_found("tenant", tenant).into());
-    }
     let site = app.fleet.sites().get(&caller, site).await?;
     let path = request.uri().path();
     // What follows /k8s/TENANT/SITE, as it was written.

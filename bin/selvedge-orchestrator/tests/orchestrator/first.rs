@@ -125,6 +125,37 @@ async fn a_host_comes_in_reports_and_is_reached() {
     .await;
     let commits = ada.get("/repositories/shops/commits").await;
     assert_eq!(commits["items"][0]["subject"], "Open Berlin");
+    // What another commit would change, before it is merged.
+    std::fs::write(
+        work.join("sites/berlin/a.yaml"),
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  namespace: default\n",
+    )
+    .unwrap();
+    assert!(git(&["-C", work_path, "commit", "--quiet", "-am", "Give it a name"]).0);
+    let (pushed, said) = git(&[
+        "-C",
+        work_path,
+        "push",
+        "--quiet",
+        &with("ci", &token),
+        "main:next",
+    ]);
+    assert!(pushed, "{said}");
+    let plan = ada
+        .post("/plans", json!({ "repository": "shops", "ref": "next" }))
+        .await;
+    let id = plan["id"].as_str().unwrap().to_owned();
+    let plan = wait_for("the plan", || async {
+        let plan = ada.get(&format!("/plans/{id}")).await;
+        (plan["state"] != "running").then_some(plan)
+    })
+    .await;
+    assert_eq!(plan["state"], "done", "{plan}");
+    assert_eq!(plan["totals"]["changed"], 1, "{plan}");
+    assert_eq!(plan["sites"][0]["site"], "berlin");
+    let diff = ada.get("/sites/berlin/diff").await;
+    assert_eq!(diff["hosts"].as_array().unwrap().len(), 1, "{diff}");
+
     let (user, password) = (source.username.unwrap(), source.password.unwrap());
     let copy = server.dir.path().join("copy");
     let (cloned, said) = git(&[
@@ -147,6 +178,19 @@ async fn a_host_comes_in_reports_and_is_reached() {
     assert_eq!(
         answer.text().await.unwrap(),
         "GET /api/v1/pods?limit=1 as ci selvedge:operator"
+    );
+    // A person's own tool may send the session itself, without a CSRF token.
+    let session = ada.cookie.split_once('=').unwrap().1;
+    let answer = server
+        .with_token(session, Method::GET, "/k8s/acme/berlin/version")
+        .await;
+    assert_eq!(answer.text().await.unwrap(), "GET /version as ada selvedge:owner");
+    assert_eq!(
+        server
+            .with_token(session, Method::GET, "/api/v1/me")
+            .await
+            .status(),
+        200
     );
     let viewer = create_token(server.dir.path(), "acme", "eyes", "viewer");
     for (method, path, want) in [

@@ -140,3 +140,60 @@ async fn a_process_that_was_killed_is_not_missed() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_goes_away_comes_back() {
+    let cluster = postgres::Cluster::start();
+    let port = free_port();
+    let database = cluster.database();
+    let server = Server::start_in(tempfile::tempdir().unwrap(), port, &config(port, &database)).await;
+    let ada = server.sign_in("acme", "ada").await;
+    ada.post("/sites", json!({ "name": "berlin" })).await;
+    let key = ada
+        .post("/enrollment/keys", json!({ "name": "k", "site": "berlin" }))
+        .await;
+    let host = Host::enrol(&server, "SN-1", key["key"].as_str().unwrap()).await;
+    wait_for("the host online", || async {
+        let shown = ada.get(&format!("/hosts/{}", host.id)).await;
+        (shown["connection"] == "online").then_some(())
+    })
+    .await;
+
+    cluster.down();
+    let ready = || async {
+        server
+            .client
+            .get(format!("{}/readyz", server.url))
+            .send()
+            .await
+            .unwrap()
+            .status()
+    };
+    wait_for("it says that it is not ready", || async {
+        (ready().await == 503).then_some(())
+    })
+    .await;
+    let refused = ada.request(Method::GET, "/sites").send().await.unwrap();
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    // What is reported meanwhile is not lost.
+    host.status.set(
+        "health",
+        json!({ "state": "healthy", "reason": "", "ready": 1, "total": 1, "failing": [] }),
+    );
+    cluster.up();
+    wait_for("it is ready again", || async {
+        (ready().await == 200).then_some(())
+    })
+    .await;
+    wait_for("the report", || async {
+        let answer = ada
+            .request(Method::GET, &format!("/hosts/{}", host.id))
+            .send()
+            .await
+            .unwrap();
+        let shown: serde_json::Value = answer.json().await.ok()?;
+        (shown["state"] == "healthy" && shown["connection"] == "online").then_some(())
+    })
+    .await;
+}
