@@ -44,7 +44,7 @@ pub(crate) use value::is_unique;
 pub use value::{Row, Sql, Value};
 
 /// How often a transaction is tried when it collides.
-const TRIES: u32 = 8;
+const TRIES: u32 = 10;
 
 /// An open database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -153,7 +153,7 @@ impl Db {
                 }
                 Err(Error::Database(source)) if attempt < TRIES && value::collided(source.as_ref()) => {
                     tokio::time::sleep(pause + value::jitter(pause)).await;
-                    pause = (pause * 2).min(Duration::from_millis(200));
+                    pause = (pause * 2).min(Duration::from_millis(500));
                 }
                 Err(Error::Database(source)) if value::collided(source.as_ref()) => {
                     return Err(Error::Unavailable(source));

@@ -1,5 +1,11 @@
 //! The fleet on both databases: real SQLite, and Debian's PostgreSQL in a private cluster.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers too: a failed unwrap is a failed test"
+)]
+
 mod assignments;
 mod audit;
 mod changes;
