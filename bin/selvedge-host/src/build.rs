@@ -129,10 +129,23 @@ pub(crate) async fn build(config: Config, log: LogRing) -> anyhow::Result<Host> 
             kustomize: git.kustomize,
             log,
         };
-        let orchestrator = orchestrator::start(&parts, &mut tasks, &named, seams)?;
-        server.route("/selvedge/v1/orchestrator", Access::Viewer, move |_| {
-            orchestrator.clone().answer()
-        });
+        // A host runs its site without an orchestrator: also with one that it can't speak to.
+        match orchestrator::start(&parts, &mut tasks, &named, seams) {
+            Ok(orchestrator) => server.route("/selvedge/v1/orchestrator", Access::Viewer, move |_| {
+                orchestrator.clone().answer()
+            }),
+            Err(error) => {
+                let message = format!("{error:#}");
+                tracing::error!(
+                    message,
+                    "there will be no link to the orchestrator; the site runs on"
+                );
+                let body = json!({"state": "failed", "url": named.url, "message": message}).to_string();
+                server.route("/selvedge/v1/orchestrator", Access::Viewer, move |_| {
+                    std::future::ready(Response::new(Bytes::from(body.clone())))
+                });
+            }
+        }
     }
     Ok(Host {
         tasks,

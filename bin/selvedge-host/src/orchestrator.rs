@@ -37,11 +37,12 @@ use anyhow::Context;
 use apiserver::{Client, client::EventType, http::Tunnel};
 use hyper::{Response, body::Bytes};
 use identity::{
-    backoff::{Backoff, jittered},
+    backoff::{Backoff, jittered, random_fraction},
     credentials::{Credentials, Enrolment},
     enrol,
     trust::ServerTrust,
 };
+use jiff::SignedDuration;
 use kinds::{
     gvr,
     network::{PortGroups, PortRequest},
@@ -279,18 +280,19 @@ impl Orchestrator {
 
     /// Waits until the certificate is to be renewed, by its age or because the orchestrator asks for it.
     async fn until_renewal(&self, now: &Credentials) {
+        // Hosts that were enrolled together don't renew together: each somewhere in the first tenth of the last third.
+        let rest = now.peer().not_after.duration_since(now.renew_at());
+        let later = rest.as_secs_f64().max(0.0) * 0.1 * random_fraction();
+        let later = SignedDuration::try_from_secs_f64(later).unwrap_or_default();
         loop {
-            let left = now.renew_at().duration_since(self.identity.clock.now());
-            let Ok(left) = Duration::try_from(left) else {
-                return;
-            };
+            let left = now.renew_at().duration_since(self.identity.clock.now()) + later;
+            // What is over is negative, which no Duration is.
+            let left = Duration::try_from(left).unwrap_or_default();
             if left.is_zero() {
                 return;
             }
-            // Hosts that were enrolled together don't renew together.
-            let pause = left.min(LOOK).max(Duration::from_secs(1));
             tokio::select! {
-                () = sleep(pause) => {}
+                () = sleep(left.min(LOOK).max(Duration::from_secs(1))) => {}
                 () = self.renew.notified() => return,
             }
         }

@@ -50,6 +50,10 @@ pub(crate) async fn run(api: &Api, output: Output) -> anyhow::Result<ExitCode> {
         }
     }
     let ready = lines.iter().all(|line| line.ready == "True");
+    // A host works without its orchestrator: whether it is there is shown and does not count.
+    if let Ok(orchestrator) = api.get("/selvedge/v1/orchestrator").await {
+        lines.push(of_orchestrator(&orchestrator));
+    }
     let status = Status { ready, lines };
     output.print(&status, || as_table(&status))?;
     Ok(if ready {
@@ -85,6 +89,24 @@ fn line(kind: &'static str, object: &Value, describe: Describe) -> Line {
         } else {
             status
         },
+    }
+}
+
+/// Where the host stands with its orchestrator.
+fn of_orchestrator(value: &Value) -> Line {
+    let state = text(&value["state"]);
+    let about = value["message"]
+        .as_str()
+        .or(value["request"].as_str())
+        .or(value["at"].as_str());
+    Line {
+        kind: "Orchestrator",
+        namespace: String::new(),
+        name: text(&value["url"]),
+        wanted: format!("source: {}", text(&value["source"])),
+        ready: if state == "connected" { "True" } else { "False" }.into(),
+        actual: state,
+        message: about.unwrap_or_default().into(),
     }
 }
 

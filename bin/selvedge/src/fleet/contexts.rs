@@ -25,7 +25,9 @@ pub(crate) struct Context {
     /// `https://orchestrator.example:8443`
     pub(crate) url: String,
     /// The CA of its certificate, PEM; none for the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tenant: Option<String>,
     #[serde(flatten)]
     pub(crate) credential: Option<Credential>,

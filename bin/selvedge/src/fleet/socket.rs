@@ -27,7 +27,9 @@ impl Fleet {
             .strip_prefix("https://")
             .context("the orchestrator's address is not https://")?;
         let (host, port) = match address.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().context("a port is a number")?),
+            Some((host, port)) if !port.ends_with(']') => {
+                (host, port.parse::<u16>().context("a port is a number")?)
+            }
             _ => (address, 443),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');

@@ -23,7 +23,7 @@ use crate::{
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  selvedge login https://orchestrator.example:8443 --user ada --ca-file ca.pem\n  selvedge login https://orchestrator.example:8443 --tenant acme --token @token.txt\n  selvedge login https://orchestrator.example:8443 --token @- < token.txt"
+    after_help = "Examples:\n  selvedge login https://orchestrator.example:8443 --user ada --ca-file ca.pem\n  selvedge login https://orchestrator.example:8443 --user ada --password @password.txt\n  selvedge login https://orchestrator.example:8443 --tenant acme --token @token.txt\n  selvedge login https://orchestrator.example:8443 --token @- < token.txt"
 )]
 pub(crate) struct Login {
     /// The orchestrator's address.
@@ -31,6 +31,9 @@ pub(crate) struct Login {
     /// A person's name; the password is asked for, and the code of the second factor if there is one.
     #[arg(long)]
     user: Option<String>,
+    /// The password, as `@FILE` or, from standard input, `@-`; else it is asked for.
+    #[arg(long, requires = "user")]
+    password: Option<String>,
     /// An API token; `@FILE` reads it from a file, `@-` from standard input.
     #[arg(long, conflicts_with = "user")]
     token: Option<String>,
@@ -77,11 +80,7 @@ pub(crate) async fn login(args: &Login, tenant: Option<&str>) -> anyhow::Result<
     })?;
     let me = match &args.token {
         Some(token) => {
-            let token = if token == "@-" {
-                line("")?
-            } else {
-                value_or_file(token)?
-            };
+            let token = secret(token)?;
             fleet.context.credential = Some(Credential::Token { token });
             fleet.get("/api/v1/me").await?
         }
@@ -90,7 +89,7 @@ pub(crate) async fn login(args: &Login, tenant: Option<&str>) -> anyhow::Result<
                 Some(user) => user.clone(),
                 None => line("User: ")?,
             };
-            sign_in(&mut fleet, user).await?
+            sign_in(&mut fleet, user, args.password.as_deref()).await?
         }
     };
     let tenants: Vec<String> = me["tenants"]
@@ -121,8 +120,17 @@ pub(crate) async fn login(args: &Login, tenant: Option<&str>) -> anyhow::Result<
     Ok(done(&format!("logged in to {url} as context {name} ({which})")))
 }
 
-async fn sign_in(fleet: &mut Fleet, user: String) -> anyhow::Result<Value> {
-    let password = hidden("Password: ")?;
+/// A secret that is given as an argument, in a file, or on standard input.
+fn secret(given: &str) -> anyhow::Result<String> {
+    if given == "@-" {
+        line("")
+    } else {
+        value_or_file(given)
+    }
+}
+
+async fn sign_in(fleet: &mut Fleet, user: String, password: Option<&str>) -> anyhow::Result<Value> {
+    let password = password.map_or_else(|| hidden("Password: "), secret)?;
     let mut body = json!({"username": user, "password": password});
     if let Some(tenant) = &fleet.context.tenant {
         body["tenant"] = tenant.as_str().into();

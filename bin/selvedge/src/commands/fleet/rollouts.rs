@@ -207,12 +207,13 @@ async fn watch(fleet: &Fleet, rollout: Option<&str>, output: Output) -> anyhow::
         }
     };
     let path = fleet.path(&format!("rollouts/{}", segment(&name)))?;
-    let mut shown = Value::Null;
+    let mut shown = String::new();
     let mut show = |rollout: &Value| -> anyhow::Result<Option<ExitCode>> {
-        if *rollout != shown {
-            output.print(rollout, || waves(rollout))?;
+        let text = waves(rollout);
+        if text != shown {
+            output.print(rollout, || text.clone())?;
             let _ = std::io::stdout().flush();
-            shown = rollout.clone();
+            shown = text;
         }
         Ok(end(rollout["state"].as_str().unwrap_or_default()))
     };

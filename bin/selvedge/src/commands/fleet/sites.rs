@@ -150,7 +150,7 @@ const COLUMNS: &[Column] = &[
 pub(super) const EVENTS: &[Column] = &[
     ("TIME", |e| at(e, "/time")),
     ("HOST", |e| at(e, "/host")),
-    ("TYPE", |e| at(e, "/kind")),
+    ("TYPE", |e| at(e, "/type")),
     ("REASON", |e| at(e, "/reason")),
     ("OBJECT", |e| at(e, "/object")),
     ("MESSAGE", |e| at(e, "/message")),
