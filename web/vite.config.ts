@@ -1,8 +1,12 @@
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { defineConfig } from 'vite';
 
-// `npm run dev` against a running orchestrator: SELVEDGE_URL=https://127.0.0.1:8443
+// `npm run dev` (or `npx vite preview`, of what was built) against a running orchestrator: SELVEDGE_URL=https://127.0.0.1:8443
 const orchestrator = process.env.SELVEDGE_URL ?? 'http://127.0.0.1:8480';
+
+const proxy = {
+  '/api': { target: orchestrator, secure: false, ws: true, changeOrigin: true, headers: { origin: orchestrator } },
+};
 
 export default defineConfig({
   plugins: [svelte({ configFile: './svelte.config.js' })],
@@ -13,7 +17,7 @@ export default defineConfig({
     // The notices of everything that ends up in the bundle travel with it.
     license: { fileName: 'licences.md' },
   },
-  server: {
-    proxy: { '/api': { target: orchestrator, secure: false, ws: true } },
-  },
+  // The server refuses requests that come from another site's page: towards it we are its own.
+  server: { proxy },
+  preview: { proxy },
 });

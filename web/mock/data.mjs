@@ -177,7 +177,7 @@ export function fleet(name, size) {
     tokens: some ? [{ id: id('000a', 1), name: 'ci', role: 'operator', scope: { selector: 'lab=true' }, expiresAt: new Date(NOW + 40 * 86_400_000).toISOString(), lastUsedAt: iso(14), createdBy: 'ada' }] : [],
     keys: some ? [{ id: id('000b', 1), name: 'warehouse-batch', site: sites[5].name, uses: 3, maxUses: 40, expiresAt: new Date(NOW + 6 * 86_400_000).toISOString(), createdBy: 'ada' }] : [],
     policies: some ? [{ id: id('000c', 1), name: 'careful', waves: [{ name: 'canary', selector: 'tier=canary', batch: 'all', pace: '', approval: false }, { name: 'large', selector: 'tier=large', batch: '10%', pace: '10m', approval: true }], window: { days: ['mon', 'tue', 'wed', 'thu'], from: '22:00', to: '04:00' }, gate: { healthyFor: '10m', failingFor: '2m', timeout: '1h', awayAfter: '10m' }, failureBudget: '2%', generation: 2 }] : [],
-    channels: some ? [{ id: id('000d', 1), name: 'operations', kind: 'webhook', target: 'https://chat.example.com/hooks/ops', minSeverity: 'warning' }] : [],
+    channels: some ? [{ id: id('000d', 1), name: 'operations', kind: 'webhook', url: 'https://chat.example.com/hooks/ops', to: [], severity: 'warning', disabled: false, failure: '', toldAt: iso(40), generation: 1 }, { id: id('000d', 2), name: 'on-call', kind: 'email', url: '', to: ['oncall@example.com'], severity: 'critical', disabled: false, failure: 'mail.example.com did not answer within 10 s', failedAt: iso(39), toldAt: null, generation: 1 }] : [],
     pending: some ? [pendingHost(1), pendingHost(2)] : [],
     status: statusOf, iso,
   };

@@ -144,9 +144,9 @@ function read(all, parts, query, response) {
       const one = byName(all.repositories, name);
       if (!one) return missing(response);
       if (sub === 'commits') {
-        return send(response, 200, page(one.head ? [{ ...one.head, sites: 30 }, { commit: C0, subject: 'Raise the MTU to 9000', author: 'Grace Hopper', time: all.iso(9000), sites: 3 }, { commit: CX, subject: 'Add the recorder at every site that has cameras, and the port group that it needs to reach them', author: 'Ada Lovelace', time: all.iso(12_000), sites: 0 }] : [], new URLSearchParams()));
+        return send(response, 200, page(one.head ? [{ ...one.head, sites: 30 }, { commit: C0, subject: 'Raise the MTU to 9000', author: 'Grace Hopper', time: all.iso(9000), sites: 3 }, { commit: '2ab97c60d1f34be8a05590c3d8e1f7264c0b9a13', subject: 'Add the recorder at every site that has cameras, and the port group that it needs to reach them', author: 'Ada Lovelace', time: all.iso(12_000), sites: 0 }] : [], new URLSearchParams()));
       }
-      if (sub === 'credentials') return send(response, 200, [{ id: 'g1', name: 'ada', write: true, expiresAt: null, lastUsedAt: all.iso(60), createdBy: 'ada' }]);
+      if (sub === 'credentials') return send(response, 200, { items: [{ id: 'g1', username: 'ada', url: one.url, write: true, expiresAt: null, lastUsedAt: all.iso(60) }], next: null, total: 1 });
       return send(response, 200, one);
     }
     case 'rollouts': {

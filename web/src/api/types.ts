@@ -7,7 +7,7 @@ export type SiteState = 'healthy' | 'progressing' | 'degraded' | 'failing' | 'st
 export type Connection = 'online' | 'stale' | 'offline' | 'never';
 export type Role = 'owner' | 'operator' | 'viewer';
 export type Impact = 'none' | 'maintenance' | 'reboot';
-export type Scope = { all: true } | { site: string } | { selector: string };
+export type Scope = { all: boolean } | { site: string } | { selector: string };
 export type Labels = Record<string, string>;
 
 export interface Page<T> {
@@ -60,7 +60,7 @@ export interface Token {
   expiresAt?: string | null;
   lastUsedAt?: string | null;
   createdBy?: string | null;
-  secret?: string;
+  secret?: string | null;
 }
 
 export interface AuditEntry {
@@ -95,7 +95,7 @@ export interface Commit {
   commit: string;
   subject: string;
   author?: string;
-  time: string;
+  time?: string | null;
   sites?: number;
 }
 
@@ -141,7 +141,7 @@ export interface Host {
   desired?: string | null;
   applied?: string | null;
   attempted?: string | null;
-  quarantined?: { commit: string; reason: string; at: string }[];
+  quarantined?: { commit: string; reason?: string; at?: string | null }[];
   drift?: boolean;
   compliance?: 'compliant' | 'nonCompliant' | 'unknown';
   versions?: { selvedge?: string; kernel?: string; qemu?: string; ovs?: string; os?: string };
@@ -222,7 +222,8 @@ export interface Vm {
 export interface SiteEvent {
   id?: string;
   time: string;
-  type: 'Normal' | 'Warning';
+  /** Normal or Warning. */
+  type: string;
   reason: string;
   message: string;
   host?: string;
@@ -231,11 +232,12 @@ export interface SiteEvent {
 }
 
 export interface ObjectChange {
-  action: 'create' | 'update' | 'delete';
+  /** create, update or delete. */
+  action: string;
   kind: string;
   namespace?: string | null;
   name: string;
-  impact?: Impact;
+  impact?: string;
   fields?: { path: string; before?: unknown; after?: unknown }[];
   /** Changed fields beyond those that are listed. */
   moreFields?: number;
@@ -245,24 +247,24 @@ export interface SiteDiff {
   wanted?: string | null;
   applied?: string | null;
   message?: string | null;
-  hosts: { host: string; objects: ObjectChange[] }[];
+  hosts: { host: string; applied?: string | null; impact?: string; objects: ObjectChange[]; errors?: string[] }[];
 }
 
 export interface Wave {
   name: string;
-  selector: string;
-  batch: string | number;
-  pace: string;
-  approval: boolean;
+  selector?: string;
+  batch?: string;
+  pace?: string;
+  approval?: boolean;
 }
 
 export interface Policy {
   id: string;
   name: string;
-  waves: Wave[];
-  window?: { days: string[]; from: string; to: string } | null;
+  waves?: Wave[];
+  window?: { days?: string[]; from: string; to: string } | null;
   gate?: { healthyFor?: string; failingFor?: string; timeout?: string; awayAfter?: string } | null;
-  failureBudget?: string | number | null;
+  failureBudget?: string;
   generation?: number;
 }
 
@@ -329,9 +331,17 @@ export interface Channel {
   id: string;
   name: string;
   kind: 'webhook' | 'email';
-  target?: string;
-  url?: string;
-  minSeverity?: string;
+  url: string;
+  to: string[];
+  severity: Alert['severity'];
+  disabled: boolean;
+  /** Told once: webhooks are signed with it. */
+  secret?: string | null;
+  /** Why the last message did not arrive; empty if it did. */
+  failure: string;
+  failedAt?: string | null;
+  toldAt?: string | null;
+  generation: number;
 }
 
 export interface Plan {
@@ -353,7 +363,8 @@ export interface Plan {
 
 export interface PlanSite {
   site: string;
-  impact: Impact;
+  /** none, maintenance or reboot. */
+  impact: string;
   objects: ObjectChange[];
   errors: string[];
   notes?: string[];
@@ -364,11 +375,13 @@ export interface PlanSite {
 
 export interface GitCredential {
   id: string;
-  name: string;
+  username: string;
+  /** Told once. */
+  password?: string | null;
+  url: string;
   write: boolean;
   expiresAt?: string | null;
   lastUsedAt?: string | null;
-  createdBy?: string;
 }
 
 export interface ActivationKey {
@@ -379,7 +392,7 @@ export interface ActivationKey {
   maxUses: number;
   expiresAt?: string | null;
   createdBy?: string | null;
-  key?: string;
+  key?: string | null;
 }
 
 export interface Overview {

@@ -92,7 +92,7 @@ export function parsePairs(text: string): { pairs: Record<string, string>; error
   return { pairs: found };
 }
 
-export function scopeText(scope: { all?: true } | { site?: string } | { selector?: string } | null | undefined): string {
+export function scopeText(scope: { all?: boolean } | { site?: string } | { selector?: string } | null | undefined): string {
   if (!scope) return '–';
   if ('site' in scope && scope.site) return `site ${scope.site}`;
   if ('selector' in scope && scope.selector) return `sites with ${scope.selector}`;
