@@ -214,7 +214,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 120_000,
-            connections_per_address: 1_024,
+            connections_per_address: 4_096,
             handshakes: 256,
         }
     }

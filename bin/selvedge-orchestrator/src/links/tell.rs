@@ -1,14 +1,20 @@
 //! What hosts are told: assignments that changed, revocations, pushes.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use fleet::Kind;
+use fleet::{Kind, changes::Raw};
+use futures::{StreamExt, TryStreamExt, stream};
 use link::{
     message::{Assignment, ServerMessage, Signal},
     server::Handle,
 };
 
 use crate::app::{App, Shared};
+
+/// Questions to the database at a time.
+const AT_ONCE: usize = 16;
 
 /// A host said which assignment it has: note it, and send the right one if it is another.
 pub(crate) async fn said(
@@ -76,65 +82,88 @@ pub(crate) async fn run(app: Shared) {
         // From now, and everything is compared once: so nothing that came while nobody listened is missed.
         let failed = match app.fleet.changes().tail(&KINDS, None).await {
             Ok(mut tail) => {
-                everything(&app).await;
+                if let Err(error) = assign(&app, app.links.all()).await {
+                    tracing::warn!(error = %telemetry::chain(&error), "hosts could not all be told what they are");
+                }
                 loop {
-                    match tail.next().await {
-                        Ok(changes) => {
-                            for change in &changes {
-                                if let Err(error) = tell(&app, change).await {
-                                    tracing::warn!(error = %telemetry::chain(&error), "hosts could not be told of a change");
-                                }
-                            }
-                        }
-                        Err(error) => break error,
+                    let told = match tail.next().await {
+                        Ok(changes) => tell(&app, &changes).await,
+                        Err(error) => Err(error),
+                    };
+                    // What could not be told is found again when everything is compared.
+                    if let Err(error) = told {
+                        break error;
                     }
                 }
             }
             Err(error) => error,
         };
-        tracing::warn!(error = %telemetry::chain(&failed), "the change log can't be read");
+        tracing::warn!(error = %telemetry::chain(&failed), "hosts can't be told of changes now");
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     }
 }
 
-async fn tell(app: &Shared, change: &fleet::changes::Raw) -> Result<(), fleet::Error> {
-    match change.kind {
-        Kind::Assignment => {
-            for host in app
-                .fleet
-                .assignments()
-                .hosts_of(&change.tenant, &change.name, &change.id)
-                .await?
-            {
-                if let Some(handle) = app.links.get(&host)
-                    && let Some(numbered) = app.fleet.assignments().of(&change.tenant, &host).await?
-                {
-                    send(app, &host, &handle, numbered);
-                }
+/// Tells of changes that came together: each host hears once.
+async fn tell(app: &Shared, changes: &[Raw]) -> Result<(), fleet::Error> {
+    let mut concerned = BTreeSet::new();
+    for change in changes {
+        match change.kind {
+            Kind::Assignment => {
+                concerned.insert((change.tenant.clone(), change.name.clone(), change.id.clone()));
             }
+            // Its head moved, perhaps found by another process. Who was told a moment ago need not hear it twice.
+            Kind::Repository if change.op == fleet::Op::Upsert && !app.links.told_lately(&change.id) => {
+                fetch(app, &change.tenant, &change.id).await?;
+            }
+            Kind::Revocation => {
+                super::trust::refresh(app).await?;
+                app.links.cut_host(&change.id);
+            }
+            _ => {}
         }
-        // Its head moved, perhaps found by another process. Who was told a moment ago need not hear it twice.
-        Kind::Repository if change.op == fleet::Op::Upsert && !app.links.told_lately(&change.id) => {
-            fetch(app, &change.tenant, &change.id).await?;
-        }
-        Kind::Revocation => {
-            super::trust::refresh(app).await?;
-            app.links.cut_host(&change.id);
-        }
-        _ => {}
+    }
+    let mut asked = stream::iter(concerned)
+        .map(|(tenant, kind, id)| hosts_of(app.clone(), tenant, kind, id))
+        .buffer_unordered(AT_ONCE);
+    let mut hosts = BTreeSet::new();
+    while let Some(some) = asked.try_next().await? {
+        hosts.extend(some);
+    }
+    drop(asked);
+    assign(app, hosts).await
+}
+
+/// Sends hosts that are connected here what they should be told.
+async fn assign(
+    app: &Shared,
+    hosts: impl IntoIterator<Item = (Arc<str>, String)>,
+) -> Result<(), fleet::Error> {
+    let mut sent = stream::iter(hosts)
+        .map(|(tenant, host)| assign_one(app.clone(), tenant, host))
+        .buffer_unordered(AT_ONCE);
+    while sent.try_next().await?.is_some() {}
+    Ok(())
+}
+
+async fn assign_one(app: Shared, tenant: Arc<str>, host: String) -> Result<(), fleet::Error> {
+    if let Some(handle) = app.links.get(&host)
+        && let Some(numbered) = app.fleet.assignments().of(&tenant, &host).await?
+    {
+        send(&app, &host, &handle, numbered);
     }
     Ok(())
 }
 
-/// Compares every host that is connected here with what it should be told.
-async fn everything(app: &Shared) {
-    for (tenant, host) in app.links.all() {
-        if let Some(handle) = app.links.get(&host)
-            && let Ok(Some(numbered)) = app.fleet.assignments().of(&tenant, &host).await
-        {
-            send(app, &host, &handle, numbered);
-        }
-    }
+/// The hosts that a change of an assignment is about.
+async fn hosts_of(
+    app: Shared,
+    tenant: String,
+    kind: String,
+    id: String,
+) -> Result<Vec<(Arc<str>, String)>, fleet::Error> {
+    let hosts = app.fleet.assignments().hosts_of(&tenant, &kind, &id).await?;
+    let tenant: Arc<str> = tenant.into();
+    Ok(hosts.into_iter().map(|host| (tenant.clone(), host)).collect())
 }
 
 /// Something was pushed: the hosts that follow the repository and are connected here look at it at once. Other

@@ -251,7 +251,7 @@ async fn a_backup_made_meanwhile_brings_everything_back() {
         let ada = server.sign_in("acme", "ada").await;
         ada.post(
             "/sites",
-            json!({ "name": "berlin", "secretVariables": { "PIN": "4711" } }),
+            json!({ "name": "berlin", "secretVariables": { "PIN": "pin-4711-secret" } }),
         )
         .await;
         let made = ada
@@ -262,7 +262,7 @@ async fn a_backup_made_meanwhile_brings_everything_back() {
         made["secret"].as_str().unwrap().to_owned()
     };
     let text = std::fs::read_to_string(&file).unwrap();
-    assert!(text.contains("berlin") && !text.contains("4711") && !text.contains(&token));
+    assert!(text.contains("berlin") && !text.contains("pin-4711-secret") && !text.contains(&token));
     server.signal("TERM");
     assert_eq!(server.ended().await, 0);
     crate::support::run(server.dir.path(), &["restore", "--yes", &path]);

@@ -22,7 +22,7 @@ async fn a_host_comes_in_reports_and_is_reached() {
     ada.post(
         "/sites",
         json!({ "name": "berlin", "repository": "shops", "path": "sites/berlin", "labels": { "region": "eu" },
-            "variables": { "TILLS": "3" }, "secretVariables": { "PIN": "4711" } }),
+            "variables": { "TILLS": "3" }, "secretVariables": { "PIN": "pin-4711-secret" } }),
     )
     .await;
     let key = ada
@@ -41,7 +41,7 @@ async fn a_host_comes_in_reports_and_is_reached() {
     let assignment = wait_for("an assignment", || async { host.told.assignment() }).await;
     assert_eq!(assignment.site, "berlin");
     assert_eq!(assignment.variables["TILLS"], "3");
-    assert_eq!(assignment.secret_variables["PIN"], "4711");
+    assert_eq!(assignment.secret_variables["PIN"], "pin-4711-secret");
     let source = assignment.source.unwrap();
     assert_eq!(source.path, "sites/berlin");
     assert!(source.ca.unwrap().contains("BEGIN CERTIFICATE"));
@@ -242,7 +242,7 @@ async fn a_host_comes_in_reports_and_is_reached() {
         token.as_str(),
         viewer.as_str(),
         password.as_str(),
-        "4711",
+        "pin-4711-secret",
         key["key"].as_str().unwrap(),
         ada.csrf.as_str(),
         ada.cookie.split_once('=').unwrap().1,
