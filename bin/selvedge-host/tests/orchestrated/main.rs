@@ -231,7 +231,7 @@ async fn a_host_enrols_takes_its_assignment_pulls_and_reports() {
     .await;
     // The API inside the link, as a viewer.
     let link = orchestrator.state().link.clone().unwrap();
-    let mut ask = async |path: &str| {
+    let ask = async |path: &str| {
         let open = Open::Api {
             user: "ada".into(),
             groups: vec!["selvedge:viewer".into()],

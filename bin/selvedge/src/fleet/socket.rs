@@ -53,7 +53,7 @@ impl Fleet {
         match &context.credential {
             Some(Credential::Token { token }) => header("authorization", format!("Bearer {token}"))?,
             Some(Credential::Session { session, .. }) => {
-                header("cookie", format!("selvedge_session={session}"))?
+                header("cookie", format!("selvedge_session={session}"))?;
             }
             None => {}
         }
