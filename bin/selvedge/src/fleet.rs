@@ -10,7 +10,7 @@ use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode,
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::contexts::{Context, Credential};
+use self::contexts::Context;
 use crate::api::Unreachable;
 
 /// How long a request may take.
@@ -100,19 +100,11 @@ impl Fleet {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let unsafe_ = method != Method::GET && method != Method::HEAD;
         let mut request = self
             .http
             .request(method.clone(), format!("{}{path}", self.context.url));
-        match &self.context.credential {
-            Some(Credential::Token { token }) => request = request.bearer_auth(token),
-            Some(Credential::Session { session, csrf, .. }) => {
-                request = request.header(header::COOKIE, format!("selvedge_session={session}"));
-                if unsafe_ {
-                    request = request.header("X-CSRF-Token", csrf);
-                }
-            }
-            None => {}
+        if let Some(credential) = &self.context.credential {
+            request = request.bearer_auth(credential.bearer());
         }
         if method == Method::POST {
             request = request.header("Idempotency-Key", key());

@@ -40,11 +40,17 @@ pub(crate) enum Credential {
     /// An API token.
     Token { token: String },
     /// A session of a person.
-    Session {
-        session: String,
-        csrf: String,
-        user: String,
-    },
+    Session { session: String, user: String },
+}
+
+impl Credential {
+    /// What is sent as `Authorization: Bearer`.
+    pub(crate) fn bearer(&self) -> &str {
+        match self {
+            Self::Token { token } => token,
+            Self::Session { session, .. } => session,
+        }
+    }
 }
 
 impl std::fmt::Debug for Context {
@@ -143,7 +149,6 @@ mod tests {
         };
         let session = Credential::Session {
             session: "s".into(),
-            csrf: "c".into(),
             user: "ada".into(),
         };
         let contexts = Contexts {

@@ -13,10 +13,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, client::IntoClientRequest, http::HeaderValue},
 };
 
-use super::{
-    Fleet, Refused,
-    contexts::{Context, Credential},
-};
+use super::{Fleet, Refused, contexts::Context};
 
 impl Fleet {
     /// Opens a WebSocket.
@@ -44,18 +41,11 @@ impl Fleet {
             .await
             .with_context(|| format!("no secure connection to {}", context.url))?;
         let mut request = format!("wss://{address}{path}").into_client_request()?;
-        let mut header = |name: &'static str, value: String| -> anyhow::Result<()> {
-            let mut value = HeaderValue::from_str(&value).context("the stored credential can't be sent")?;
+        if let Some(credential) = &context.credential {
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", credential.bearer()))
+                .context("the stored credential can't be sent")?;
             value.set_sensitive(true);
-            request.headers_mut().insert(name, value);
-            Ok(())
-        };
-        match &context.credential {
-            Some(Credential::Token { token }) => header("authorization", format!("Bearer {token}"))?,
-            Some(Credential::Session { session, .. }) => {
-                header("cookie", format!("selvedge_session={session}"))?;
-            }
-            None => {}
+            request.headers_mut().insert("authorization", value);
         }
         match client_async(request, tls).await {
             Ok((socket, _)) => Ok(socket),

@@ -41,15 +41,13 @@ pub(crate) fn credential(fleet: &Fleet) -> anyhow::Result<ExitCode> {
     Ok(done(&answer.to_string()))
 }
 
-/// What kubectl sends: it has no cookies.
+/// What kubectl sends.
 fn token(fleet: &Fleet) -> anyhow::Result<String> {
-    match &fleet.context.credential {
-        Some(Credential::Token { token }) => Ok(token.clone()),
-        Some(Credential::Session { .. }) => bail!(
-            "kubectl needs an API token: make one with `selvedge token create NAME --role operator`, and log in with `selvedge login --token`"
-        ),
-        None => bail!("log in with `selvedge login`"),
-    }
+    let credential = fleet.context.credential.as_ref();
+    Ok(credential
+        .context("log in with `selvedge login`")?
+        .bearer()
+        .to_owned())
 }
 
 pub(crate) async fn run(fleet: &Fleet, args: &Args, context: Option<&str>) -> anyhow::Result<ExitCode> {
@@ -65,7 +63,9 @@ pub(crate) async fn run(fleet: &Fleet, args: &Args, context: Option<&str>) -> an
         server.push('/');
         server.push_str(&segment(host));
     }
-    let user = if args.exec {
+    // A session ends some day, and the next login is another.
+    let session = matches!(fleet.context.credential, Some(Credential::Session { .. }));
+    let user = if args.exec || session {
         let program = std::env::current_exe().context("where is this program?")?;
         let mut arguments = vec!["kube-credential".to_owned()];
         if let Some(context) = context {

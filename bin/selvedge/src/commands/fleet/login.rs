@@ -143,11 +143,7 @@ async fn sign_in(fleet: &mut Fleet, user: String, password: Option<&str>) -> any
         }
         done => done?,
     };
-    fleet.context.credential = Some(Credential::Session {
-        session,
-        csrf: at(&me, "/csrf"),
-        user,
-    });
+    fleet.context.credential = Some(Credential::Session { session, user });
     Ok(me)
 }
 
