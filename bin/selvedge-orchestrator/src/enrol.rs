@@ -60,7 +60,7 @@ async fn request(
     let _place = place().await?;
     let outcome = app.fleet.enrolment().request(&request, &from).await?;
     app.counters.enrolments.inc();
-    Ok(answer(&app, outcome))
+    answer(&app, outcome).await
 }
 
 async fn ask(
@@ -74,7 +74,7 @@ async fn ask(
         .and_then(|value| value.to_str().ok())
         .ok_or_else(|| Problem::unauthorized(format!("{PROOF_HEADER} is missing")))?;
     let outcome = app.fleet.enrolment().poll(&id, proof).await?;
-    Ok(answer(&app, outcome))
+    answer(&app, outcome).await
 }
 
 async fn renew(
@@ -88,7 +88,7 @@ async fn renew(
         .check_expired(&renewal.certificate)
         .map_err(|refusal| Problem::forbidden(refusal.to_string()))?;
     let granted = app.fleet.enrolment().renew(&peer, &renewal, &from).await?;
-    Ok(answer(&app, Answer::Granted(Box::new(granted))))
+    answer(&app, Answer::Granted(Box::new(granted))).await
 }
 
 async fn nonce(State(app): State<Shared>) -> Result<Response, Problem> {
@@ -96,14 +96,18 @@ async fn nonce(State(app): State<Shared>) -> Result<Response, Problem> {
     Ok(Json(Nonce { nonce }).into_response())
 }
 
-fn answer(app: &App, answer: Answer) -> Response {
-    match answer {
+async fn answer(app: &App, answer: Answer) -> Result<Response, Problem> {
+    Ok(match answer {
         Answer::Granted(mut granted) => {
+            // A tenant may be newer than this process's last look: its first host must not wait for the next.
+            if app.verifier.check_expired(&granted.certificate).is_err() {
+                crate::links::trust::refresh(app).await?;
+            }
             complete(app, &mut granted);
             Json(*granted).into_response()
         }
         Answer::Waiting(waiting) => (StatusCode::ACCEPTED, Json(waiting)).into_response(),
-    }
+    })
 }
 
 /// Adds to the assignment what only the server knows.

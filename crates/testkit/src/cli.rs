@@ -35,7 +35,7 @@ impl Cli {
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.env("SELVEDGE_CLI_CONFIG", &self.config);
+        command.env("SELVEDGE_CLIENT_CONFIG", &self.config);
         for variable in [
             "http_proxy",
             "https_proxy",

@@ -1,57 +1,74 @@
-//! What `make demo` shows.
+//! What `make demo` shows: three sites enrol at an orchestrator and make themselves what their folders in Git say.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::Instant;
 
+use crate::fleet::{Fleet, REPOSITORY, SITES};
 use crate::lab::Options;
-use crate::layout::{PROD, host_name};
-use crate::site::{BOOT, Site, Sources};
+use crate::layout::host_name;
+use crate::orchestrator::{OWNER, PASSWORD};
+use crate::site::BOOT;
 
-/// Brings up the lab with the example site, shows what happens with its times, and leaves it running.
+/// Brings up the lab with the example fleet, shows what happens with its times, and leaves it running.
 ///
 /// # Errors
 /// When a step fails; the lab is removed then.
-pub fn run(options: &Options, sources: &Sources) -> Result<()> {
+pub fn run(options: &Options, repository: &Path, image: &Path) -> Result<()> {
     let start = Instant::now();
-    let mut site = step(
-        "a lab: physical switch, DHCP, Git server, image server, one host",
-        || Site::prepare(options, sources),
+    let mut fleet = step(
+        "a lab: physical switch, DHCP, image server, three hosts; an orchestrator and its first owner",
+        || Fleet::prepare(options, image),
     )?;
-    step("the host is turned on: Open vSwitch, selvedge-host", || {
-        site.lab.start_host(1)?;
-        site.wait_api()
-    })?;
-    let commit = step("the site repository is pushed", || site.lab.push("Open the shop"))?;
-    step("the host has pulled and applied it", || {
-        site.wait_applied(&commit)
-    })?;
-    step("its network is as asked for", || {
-        site.wait_ready(&site.kubectl, "hostconfigurations", BOOT)
+    println!(
+        "        watch it in a browser: {}  (user {OWNER}, password {PASSWORD})",
+        fleet.page_url()
+    );
+    let commit = step(
+        "a repository at the orchestrator; the fleet's folder is pushed to it",
+        || {
+            fleet.host_repository()?;
+            fleet.lab.copy_site(repository)?;
+            fleet.lab.push("Open the shops")
+        },
+    )?;
+    step("three sites are registered: berlin, lisbon, oslo", || {
+        fleet.register_sites()
     })?;
     step(
-        "its virtual machine runs (image fetched, checked, converted)",
-        || site.wait_ready(&site.kubectl, "virtualmachines", BOOT),
+        "the hosts are turned on and enrol: by MAC address, by activation key, by approval",
+        || fleet.enrol(),
     )?;
-    let address = step("the guest has an address", || site.address("shop", "web"))?;
+    step("each has pulled its site's folder and applied it", || {
+        fleet.wait_applied(&SITES, &commit, BOOT)
+    })?;
+    step(
+        "networks and virtual machines are as asked for: all sites healthy",
+        || fleet.wait_healthy(&SITES, &commit, FLEET_BOOT),
+    )?;
+    let address = step(
+        "berlin's guest has an address, seen through the orchestrator",
+        || fleet.web_address(SITES[0]),
+    )?;
     let guest = step("the guest answers a client on the port group's network", || {
-        site.wait_guest(&address, |_| Ok(()))
+        fleet.wait_web(address)
     })?;
     println!(
-        "\nUp in {:.1} s. The guest at {address} calls itself {}, as its cloud-init data says.\n",
+        "\nUp in {:.1} s. The guest at {address} calls itself {}, as berlin's variables say.\n",
         start.elapsed().as_secs_f64(),
         guest.0.hostname
     );
-    println!(
-        "{}",
-        site.kubectl
-            .run(["get", "hostconfigurations,virtualmachines", "--all-namespaces"])?
-    );
-    println!("{}", instructions(&site, &address));
-    site.lab.keep()
+    println!("{}", fleet.cli.run(["site", "list"])?);
+    println!("{}", fleet.cli.run(["host", "list"])?);
+    println!("{}", instructions(&fleet, &address.to_string()));
+    fleet.lab.keep()
 }
+
+/// How long three guests may take to boot at the same time, on a machine that emulates their processors.
+const FLEET_BOOT: Duration = Duration::from_secs(240);
 
 fn step<T>(what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
     let start = Instant::now();
@@ -75,10 +92,10 @@ pub fn seconds(time: Duration) -> String {
 }
 
 /// What a person can do now, ready to paste.
-fn instructions(site: &Site, address: &str) -> String {
-    let layout = &site.lab.layout;
+fn instructions(fleet: &Fleet, address: &str) -> String {
+    let layout = &fleet.lab.layout;
     let programs = std::env::current_exe().unwrap_or_default();
-    let programs = programs.parent().unwrap_or(std::path::Path::new(".")).display();
+    let programs = programs.parent().unwrap_or(Path::new(".")).display();
     let name = match layout.name.as_str() {
         "demo" => String::new(),
         other => format!(" --name {other}"),
@@ -91,39 +108,50 @@ fn instructions(site: &Site, address: &str) -> String {
     format!(
         "Paste what you like (as root):
 
-  # Look at the host as at any Kubernetes API
-  export KUBECONFIG={config}
-  export SELVEDGE_CONFIG={host_toml}
-  export PATH={programs}:$PATH
-  kubectl get hostconfigurations,virtualmachines,vmclass -A
-  kubectl explain virtualmachine.spec
-  selvedge status
+  # The page: sites, hosts, rollouts, consoles (user {OWNER}, password {PASSWORD})
+  {page}
 
-  # Ask the guest (its network, {network}, is reached from the lab's client)
+  # The same from the command line
+  export PATH={programs}:$PATH
+  export SELVEDGE_CLIENT_CONFIG={login}
+  selvedge overview
+  selvedge site list
+  selvedge host list
+  selvedge audit
+
+  # A site's Kubernetes API, through the orchestrator: nothing listens at the site for it
+  selvedge kubeconfig berlin > /tmp/berlin.kubeconfig
+  kubectl --kubeconfig /tmp/berlin.kubeconfig get hostconfigurations,virtualmachines -A
+
+  # A virtual machine's console (leave it with Ctrl-])
+  selvedge vm console --site berlin shop/web
+
+  # Ask the guest (its network is reached from the lab's client)
   selvedge-lab exec{name} client -- curl -s http://{address}/hello.txt
 
-  # The virtual machine's console (leave it with Ctrl-])
-  selvedge vm console shop/web
+  # What would a change do, before it is merged?
+  git -C {repository} checkout -b hours
+  sed -i 's/to the shop/to the new shop/' {repository}/base/web.yaml
+  git -C {repository} commit -am 'Greet anew' && git -C {repository} push origin hours
+  selvedge plan --repo {REPOSITORY} --ref hours
 
-  # Change the site in Git, and watch the change arrive (leave the watch with Ctrl-C)
-  sed -i 's/powerState: poweredOn/powerState: poweredOff/' {repository}/shop-001/web.yaml
-  git -C {repository} commit -am 'Close the shop' && git -C {repository} push
-  kubectl get vm -n shop -w
+  # Merge it, and watch it arrive at all sites
+  git -C {repository} checkout main && git -C {repository} merge hours && git -C {repository} push
+  selvedge site list
 
-  # Open the shop again
-  git -C {repository} revert --no-edit HEAD && git -C {repository} push
-
-  # Try to change it anywhere else
-  kubectl delete vm -n shop web
+  # At the host itself
+  export SELVEDGE_CONFIG={host_toml}
+  kubectl --kubeconfig {kubeconfig} get vm -A
   selvedge-lab exec{name} {host} -- ovs-vsctl show
 
   # Stop everything (in the clone of Selvedge)
   {down}
 ",
-        config = layout.kubeconfig(&host_name(1), "admin").display(),
+        page = fleet.page_url(),
+        login = fleet.cli.config().display(),
         host_toml = layout.node_state(&host_name(1)).join("host.toml").display(),
+        kubeconfig = layout.kubeconfig(&host_name(1), "admin").display(),
         repository = layout.site().display(),
         host = host_name(1),
-        network = layout.address(PROD, 0) + "/24",
     )
 }

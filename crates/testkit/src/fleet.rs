@@ -26,10 +26,10 @@ pub const SITES: [&str; 3] = ["berlin", "lisbon", "oslo"];
 pub const REPOSITORY: &str = "shops";
 
 /// Where a site is, for the page's map: latitude, longitude, time zone, region.
-const PLACES: [(&str, &str, &str); 3] = [
-    ("52.52,13.40", "Europe/Berlin", "central"),
-    ("38.72,-9.14", "Europe/Lisbon", "south"),
-    ("59.91,10.75", "Europe/Oslo", "north"),
+const PLACES: [(&str, &str, &str, &str); 3] = [
+    ("52.52", "13.40", "Europe/Berlin", "central"),
+    ("38.72", "-9.14", "Europe/Lisbon", "south"),
+    ("59.91", "10.75", "Europe/Oslo", "north"),
 ];
 
 /// A lab with an orchestrator, and a login at it as the owner of the lab's organisation.
@@ -66,9 +66,9 @@ impl Fleet {
     /// When the orchestrator refuses.
     pub fn host_repository(&self) -> Result<()> {
         self.cli.run(["repo", "create", REPOSITORY, "--hosted"])?;
-        let credential = self
-            .cli
-            .json(["repo", "credential", REPOSITORY, "--name", "lab", "--write"])?;
+        let credential =
+            self.cli
+                .json(["repo", "credential", REPOSITORY, "--credential", "lab", "--write"])?;
         let text = |field: &str| {
             credential[field]
                 .as_str()
@@ -94,9 +94,10 @@ impl Fleet {
     /// # Errors
     /// When the orchestrator refuses.
     pub fn register_sites(&self) -> Result<()> {
-        for (name, (location, zone, region)) in SITES.into_iter().zip(PLACES) {
+        for (name, (lat, lon, zone, region)) in SITES.into_iter().zip(PLACES) {
             let (path, shop) = (format!("sites/{name}"), format!("shop={name}"));
             let region = format!("region={region}");
+            let (lat, lon) = (format!("--lat={lat}"), format!("--lon={lon}"));
             self.cli.run([
                 "site",
                 "create",
@@ -109,8 +110,8 @@ impl Fleet {
                 &shop,
                 "--label",
                 &region,
-                "--location",
-                location,
+                &lat,
+                &lon,
                 "--timezone",
                 zone,
             ])?;
@@ -252,7 +253,7 @@ impl Fleet {
         command
             .arg("--kubeconfig")
             .arg(kubeconfig)
-            .env("SELVEDGE_CLI_CONFIG", self.cli.config());
+            .env("SELVEDGE_CLIENT_CONFIG", self.cli.config());
         for variable in [
             "http_proxy",
             "https_proxy",

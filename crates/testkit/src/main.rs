@@ -80,8 +80,12 @@ enum What {
     Demo {
         #[arg(long, default_value = "demo")]
         name: String,
-        #[command(flatten)]
-        sources: From,
+        /// The demo guest
+        #[arg(long)]
+        image: PathBuf,
+        /// The example fleet's repository
+        #[arg(long)]
+        fleet: PathBuf,
     },
     /// Check the claims of the demo, each with its time
     Smoke {
@@ -89,6 +93,9 @@ enum What {
         name: String,
         #[command(flatten)]
         sources: From,
+        /// The example fleet's repository
+        #[arg(long)]
+        fleet: PathBuf,
     },
     /// Show the labs and their processes
     Status,
@@ -196,8 +203,12 @@ fn run(what: What) -> Result<ExitCode> {
                 println!("nothing of lab {name} is left");
             }
         }
-        What::Demo { name, sources } => demo::run(&Options::new(&name), &sources.into())?,
-        What::Smoke { name, sources } => smoke::run(&Options::new(&name), &sources.into())?,
+        What::Demo { name, image, fleet } => demo::run(&Options::new(&name), &fleet, &image)?,
+        What::Smoke { name, sources, fleet } => {
+            let (options, sources) = (Options::new(&name), Sources::from(sources));
+            let host = smoke::run(&options, &sources);
+            smoke::run_fleet(&options, &fleet, &sources.image).and(host)?;
+        }
         What::Status => status(),
         What::Exec { name, node, command } => return exec(&Lab::open(&name)?, &node, &command),
         What::Push { name, message } => println!("{}", Lab::open(&name)?.push(&message)?),

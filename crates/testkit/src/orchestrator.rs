@@ -146,8 +146,8 @@ impl Lab {
             &url,
             "--user",
             OWNER,
-            "--password-file",
-            password,
+            "--password",
+            &format!("@{password}"),
             "--ca-file",
             authority,
         ])?;
@@ -177,7 +177,7 @@ impl Lab {
         let text = format!(
             r#"# Written by the lab.
 [server]
-listen = "0.0.0.0:{PORT}"
+listen = ["0.0.0.0:{PORT}"]
 url = "{url}"
 names = ["orchestrator.lab", "{address}"]
 data = "{data}"

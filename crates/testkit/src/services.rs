@@ -63,6 +63,8 @@ pub fn git<'a>(directory: &Path, arguments: impl IntoIterator<Item = &'a str>) -
         "GIT_DIR",
         "GIT_WORK_TREE",
         "GIT_INDEX_FILE",
+        // It would win over the authority that the working copy names.
+        "GIT_SSL_CAINFO",
     ] {
         command.env_remove(variable);
     }

@@ -361,10 +361,13 @@ impl Site {
     }
 }
 
-/// The items of a list.
+/// The items of a list, as Kubernetes or `selvedge` prints it.
 #[must_use]
 pub fn items(list: &Value) -> Vec<Value> {
-    list["items"].as_array().cloned().unwrap_or_default()
+    list.as_array()
+        .or_else(|| list["items"].as_array())
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn not_ready(item: &Value) -> String {

@@ -2,10 +2,10 @@
 
 use identity::verify::Revocations;
 
-use crate::app::Shared;
+use crate::app::App;
 
 /// Reads both from the database.
-pub(crate) async fn refresh(app: &Shared) -> Result<(), fleet::Error> {
+pub(crate) async fn refresh(app: &App) -> Result<(), fleet::Error> {
     let authorities = app.fleet.tenants().authorities().await?;
     if let Err(error) = app.verifier.set_authorities(
         authorities

@@ -249,16 +249,9 @@ impl Drop for Watch {
 }
 
 fn viewer(fleet: &mut Fleet) -> Result<Found> {
-    let token = fleet.cli.json([
-        "token",
-        "create",
-        "--name",
-        "reader",
-        "--role",
-        "viewer",
-        "--expires",
-        "1h",
-    ])?;
+    let token = fleet
+        .cli
+        .json(["token", "create", "reader", "--role", "viewer"])?;
     let token = token["secret"].as_str().context("no token was shown")?.to_owned();
     let kubeconfig = fleet.kubeconfig(SITES[1])?;
     let reader = fleet.lab.layout.state().join("reader.kubeconfig");
@@ -302,7 +295,7 @@ fn console(fleet: &mut Fleet) -> Result<Found> {
     let mut script = Command::new("script");
     script
         .args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"])
-        .env("SELVEDGE_CLI_CONFIG", fleet.cli.config());
+        .env("SELVEDGE_CLIENT_CONFIG", fleet.cli.config());
     let mut child = script
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
@@ -405,8 +398,7 @@ fn planned(fleet: &mut Fleet) -> Result<Found> {
     Ok(Found::words(format!("{}", plan["totals"])).with_time(took))
 }
 
-const POLICY: &str = r#"name: canary
-waves:
+const POLICY: &str = r#"waves:
   - {name: canary, selector: region=central, batch: all}
   - {name: rest, selector: "", batch: all, approval: true}
 gate: {healthyFor: 2s}
@@ -419,11 +411,11 @@ fn rollout(fleet: &mut Fleet) -> Result<Found> {
     fleet.cli.run([
         "policy",
         "create",
-        "-f",
+        "canary",
         file.to_str().context("a path that is not UTF-8")?,
     ])?;
     for site in SITES {
-        fleet.cli.run(["site", "update", site, "--policy", "canary"])?;
+        fleet.cli.run(["site", "edit", site, "--policy", "canary"])?;
     }
     fleet.lab.power_off(3)?;
     fleet.wait_sites(&SITES[2..], BOOT, |site| match site["state"].as_str() {
@@ -501,9 +493,10 @@ fn killed(fleet: &mut Fleet) -> Result<Found> {
 }
 
 fn browser(fleet: &mut Fleet) -> Result<Found> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/browser-test");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/web");
     let mut run = Command::new(script);
-    run.env("BASE_URL", fleet.page_url())
+    run.arg("e2e")
+        .env("BASE_URL", fleet.lab.layout.orchestrator_url())
         .env("SELVEDGE_USER", OWNER)
         .env("SELVEDGE_PASSWORD", PASSWORD);
     let text = tool::run(&mut run)?;
