@@ -18,7 +18,7 @@ use flate2::{Compression, write::GzEncoder};
 use super::problem::Problem;
 
 #[derive(rust_embed::RustEmbed)]
-#[folder = "$CARGO_MANIFEST_DIR/../../web/dist"]
+#[folder = "../../web/dist"]
 #[allow_missing = true]
 struct Dist;
 

@@ -1,6 +1,9 @@
 //! Rollouts, plans, alerts and search.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap in a helper of tests is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a helper of tests is a failed test"
+)]
 
 mod alerts;
 mod plans;

@@ -276,8 +276,9 @@ fn viewer(fleet: &mut Fleet) -> Result<Found> {
             "kubectl {} was allowed",
             attempt.join(" ")
         );
+        // kubectl leaves the reason out of some of its messages.
         ensure!(
-            words.to_lowercase().contains("forbidden"),
+            words.contains("Forbidden") || words.contains("needs an operator"),
             "kubectl {} failed otherwise: {words}",
             attempt.join(" ")
         );
@@ -303,14 +304,14 @@ fn console(fleet: &mut Fleet) -> Result<Found> {
         .spawn()
         .context("cannot run script")?;
     let begun = Instant::now();
-    let seen = Typist::new(&mut child)?.until("login", Duration::from_secs(30));
+    let seen = Typist::new(&mut child)?.ask("hostname", "berlin-web", Duration::from_secs(30));
     // Either it ended by itself, or it is to end now.
     let _ = child.kill();
     let _ = child.wait();
     seen.map(|()| Found::timed(begun.elapsed()))
 }
 
-/// Presses Enter at a console until it shows a word.
+/// Types a command at a console until it answers.
 struct Typist {
     keys: std::process::ChildStdin,
     screen: std::sync::Arc<std::sync::Mutex<String>>,
@@ -337,15 +338,16 @@ impl Typist {
         Ok(Self { keys, screen })
     }
 
-    fn until(&mut self, word: &str, timeout: Duration) -> Result<()> {
-        wait_for(&format!("{word:?} on the console"), timeout, || {
-            std::io::Write::write_all(&mut self.keys, b"\r").context("the console took no key")?;
+    fn ask(&mut self, command: &str, answer: &str, timeout: Duration) -> Result<()> {
+        wait_for(&format!("{answer:?} on the console"), timeout, || {
+            std::io::Write::write_all(&mut self.keys, format!("{command}\r").as_bytes())
+                .context("the console took no key")?;
             let screen = self
                 .screen
                 .lock()
                 .map(|screen| screen.clone())
                 .unwrap_or_default();
-            Ok(if screen.to_lowercase().contains(word) {
+            Ok(if screen.contains(answer) {
                 Ok(())
             } else {
                 Err(screen)
@@ -400,8 +402,8 @@ fn planned(fleet: &mut Fleet) -> Result<Found> {
 
 const POLICY: &str = r#"waves:
   - {name: canary, selector: region=central, batch: all}
-  - {name: rest, selector: "", batch: all, approval: true}
-gate: {healthyFor: 2s}
+  - {name: others, selector: "", batch: all, approval: true}
+gate: {healthyFor: 2s, awayAfter: 3s}
 failureBudget: "1"
 "#;
 
