@@ -48,6 +48,9 @@ impl Hub {
     }
 }
 
+/// So often a host may get no answer at all; a real one would never give up.
+const SILENCES: u32 = 20;
+
 /// The serial number of a simulated host.
 #[must_use]
 pub fn serial(number: u32) -> String {
@@ -74,12 +77,12 @@ pub struct Enrolled {
     pub turned_away: u64,
 }
 
-/// Enrols hosts that are expected by their serial numbers, `at_once` of them at a time, each over a connection of its
-/// own.
+/// Enrols hosts that are expected by their serial numbers, or with an activation key, `at_once` of them at a time, each
+/// over a connection of its own.
 ///
 /// # Errors
 /// When one is refused.
-pub async fn enrol(hub: &Hub, numbers: Range<u32>, at_once: usize) -> Result<Enrolled> {
+pub async fn enrol(hub: &Hub, numbers: Range<u32>, at_once: usize, key: Option<&str>) -> Result<Enrolled> {
     let permits = Arc::new(Semaphore::new(at_once));
     let turned_away = Arc::new(AtomicU64::new(0));
     let trust = hub.trust()?;
@@ -94,9 +97,10 @@ pub async fn enrol(hub: &Hub, numbers: Range<u32>, at_once: usize) -> Result<Enr
             clock: Clock::system(),
         };
         let turned_away = turned_away.clone();
+        let activation = key.map(str::to_owned);
         tasks.spawn(async move {
             let start = Instant::now();
-            let identity = enrol_one(options, number, &turned_away).await;
+            let identity = enrol_one(options, number, activation, &turned_away).await;
             drop(permit);
             identity.map(|identity| (identity, start.elapsed()))
         });
@@ -118,16 +122,23 @@ pub async fn enrol(hub: &Hub, numbers: Range<u32>, at_once: usize) -> Result<Enr
     })
 }
 
-async fn enrol_one(options: ClientOptions, number: u32, turned_away: &AtomicU64) -> Result<Identity> {
+async fn enrol_one(
+    options: ClientOptions,
+    number: u32,
+    activation_key: Option<String>,
+    turned_away: &AtomicU64,
+) -> Result<Identity> {
     let key = Arc::new(FileKey::generate()?);
     let request = Request {
         csr: csr::make(&*key)?,
         serial: serial(number),
         hostname: format!("sim-{number}"),
+        activation_key,
         ..Request::default()
     };
     let client = Client::new(&options)?;
     let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+    let mut silences = 0;
     loop {
         match client.request(&request).await {
             Ok(Answer::Granted(granted)) => {
@@ -140,7 +151,8 @@ async fn enrol_one(options: ClientOptions, number: u32, turned_away: &AtomicU64)
                 turned_away.fetch_add(1, Ordering::Relaxed);
                 sleep(retry_after.unwrap_or_default() + backoff.next_pause()).await;
             }
-            Err(Error::Unreachable(_)) => {
+            Err(Error::Unreachable(_)) if silences < SILENCES => {
+                silences += 1;
                 turned_away.fetch_add(1, Ordering::Relaxed);
                 sleep(backoff.next_pause()).await;
             }

@@ -46,7 +46,10 @@ impl Programs {
     }
 
     /// The orchestrator.
-    pub(crate) fn orchestrator(&self) -> Result<&str> {
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn orchestrator(&self) -> Result<&str> {
         path(
             self.orchestrator.as_deref(),
             "selvedge-orchestrator",
@@ -55,7 +58,10 @@ impl Programs {
     }
 
     /// The command line.
-    pub(crate) fn cli(&self) -> Result<&str> {
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn cli(&self) -> Result<&str> {
         path(self.cli.as_deref(), "selvedge", "SELVEDGE_BIN")
     }
 
