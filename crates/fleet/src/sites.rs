@@ -1,6 +1,6 @@
 //! Sites: a name, labels, a place, variables, and a folder in a repository.
 //!
-//! What is reported of a site is kept in its own row ([`summary`] writes it in the transaction that changes a host), so
+//! What is reported of a site is kept in its own row (`summary` writes it in the transaction that changes a host), so
 //! that lists and counts of 50,000 sites read one table.
 
 mod read;
