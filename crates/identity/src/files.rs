@@ -16,6 +16,31 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
+/// Makes a file whole, unless there is one: of several processes that start at once, one wins and the others are told
+/// `false`.
+pub(crate) fn create(path: &Path, content: &[u8], mode: u32) -> Result<bool, Error> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.{:08x}", std::process::id(), next_number()));
+    let temporary = path.with_file_name(name);
+    write(&temporary, content, mode)?;
+    let linked = fs::hard_link(&temporary, path);
+    fs::remove_file(&temporary)?;
+    match linked {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    File::open(dir.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all())?;
+    Ok(true)
+}
+
+/// Tells the threads of a process apart.
+fn next_number() -> u32 {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
 /// Writes a file; a crash leaves the old or the new one. Makes its folder (mode 0700) if there is none.
 pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());

@@ -101,8 +101,16 @@ impl MasterKeys {
             return Ok(found);
         }
         let made = Self::generate()?;
-        made.write(path)?;
-        Ok(made)
+        let first = files::create(path, made.text().as_bytes(), 0o600).map_err(|source| Error::File {
+            verb: "write",
+            path: path.into(),
+            source,
+        })?;
+        // Another process was faster: its keys count, or what this one seals nobody could open.
+        match (first, Self::read(path)?) {
+            (false, Some(theirs)) => Ok(theirs),
+            _ => Ok(made),
+        }
     }
 
     /// Reads the key file; none if there is none.
@@ -143,17 +151,21 @@ impl MasterKeys {
 
     /// Writes the key file, mode 0600, synced.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
+        files::write(path, self.text().as_bytes(), 0o600).map_err(|source| Error::File {
+            verb: "write",
+            path: path.into(),
+            source,
+        })
+    }
+
+    fn text(&self) -> String {
         let mut text = String::from(
             "# The keys that seal secrets in the database. Without them it is of no use: keep a copy elsewhere.\n",
         );
         for (id, key) in &self.0 {
             text += &format!("{id} {}\n", STANDARD.encode(key));
         }
-        files::write(path, text.as_bytes(), 0o600).map_err(|source| Error::File {
-            verb: "write",
-            path: path.into(),
-            source,
-        })
+        text
     }
 
     /// Adds a new key that seals from now on; the others still open.

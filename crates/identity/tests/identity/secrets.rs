@@ -187,3 +187,18 @@ fn pauses_double_up_to_a_limit_with_full_jitter() {
         assert!((27.0..=33.0).contains(&beat));
     }
 }
+
+#[test]
+fn processes_that_start_at_once_have_one_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new/master.key");
+    let opened: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| MasterKeys::open(&path).unwrap().derive("same")))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(opened.iter().all(|one| *one == opened[0]));
+    let left: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
