@@ -46,6 +46,7 @@ pub mod layout;
 pub mod netns;
 pub mod orchestrator;
 pub mod ovs;
+pub mod postgres;
 pub mod process;
 pub mod serve;
 pub mod services;

@@ -167,10 +167,8 @@ both!(a_transaction_is_whole_or_not_at_all, |s| {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_goes_and_comes_back() {
-    let cluster = tokio::task::spawn_blocking(postgres::Cluster::start)
-        .await
-        .unwrap();
-    let url = cluster.database();
+    let cluster = tokio::task::spawn_blocking(postgres::start).await.unwrap();
+    let url = cluster.database().unwrap();
     let clock = Clock::system();
     let db = Db::open(&url, &clock).await.unwrap();
     let write = async |name: &'static str| {
@@ -183,11 +181,11 @@ async fn a_database_that_goes_and_comes_back() {
         .await
     };
     write("before").await.unwrap();
-    cluster.down();
+    cluster.down().unwrap();
     assert!(matches!(db.ping().await, Err(Error::Unavailable(_))));
     let failed = write("lost").await;
     assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
-    cluster.up();
+    cluster.up().unwrap();
     crate::support::until("it works again", async || write("after").await.is_ok()).await;
     let rows = db
         .rows("SELECT name FROM meta WHERE value='x' ORDER BY name", vec![])

@@ -41,7 +41,7 @@ pub(crate) fn options() -> Options {
 pub(crate) fn database(on: On, dir: &tempfile::TempDir) -> String {
     match on {
         On::Sqlite => format!("sqlite:{}", dir.path().join("fleet.db").display()),
-        On::Postgres => postgres::shared().database(),
+        On::Postgres => postgres::shared().database().unwrap(),
     }
 }
 
