@@ -43,6 +43,7 @@ pub mod host;
 pub mod kubectl;
 pub mod lab;
 pub mod layout;
+pub mod loopback;
 pub mod netns;
 pub mod orchestrator;
 pub mod ovs;

@@ -1,0 +1,161 @@
+//! Orchestrators on the loopback interface, with no lab around them: for crowds of simulated hosts.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::Programs;
+use crate::cli::Cli;
+use crate::simulate::Hub;
+use crate::tool;
+use crate::wait::wait_until;
+
+/// The organisation.
+pub const TENANT: &str = "acme";
+const PASSWORD: &str = "a long password of a crowd";
+/// How long a start may take.
+const START: Duration = Duration::from_secs(60);
+
+/// An orchestrator, and what it keeps; killed when dropped.
+#[derive(Debug)]
+pub struct Loopback {
+    program: String,
+    dir: PathBuf,
+    port: u16,
+    child: Child,
+}
+
+impl Loopback {
+    /// Starts one that keeps what it has below `dir`, on a port that is free now. `more` is appended to its
+    /// configuration: it begins inside `[server]`.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start(programs: &Programs, dir: &Path, more: &str) -> Result<Self> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        fs::create_dir_all(dir)?;
+        let text = format!(
+            "[server]\nurl = \"https://127.0.0.1:{port}\"\nlisten = [\"127.0.0.1:{port}\"]\ndata = \"{}\"\n{more}\n\
+             [limits]\nconnections_per_address = 100000\n",
+            dir.join("data").display()
+        );
+        fs::write(dir.join("orchestrator.toml"), text)?;
+        let program = programs.orchestrator()?.to_owned();
+        let child = run(&program, dir)?;
+        let started = Self {
+            program,
+            dir: dir.to_owned(),
+            port,
+            child,
+        };
+        started.wait()?;
+        Ok(started)
+    }
+
+    fn wait(&self) -> Result<()> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        wait_until("the orchestrator", START, || {
+            TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+        })
+        .map(drop)
+        .with_context(|| format!("see {}", self.dir.join("log").display()))
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again after [`Loopback::kill`].
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.child = run(&self.program, &self.dir)?;
+        self.wait()
+    }
+
+    /// Makes the first organisation and its owner, and logs in as that owner.
+    ///
+    /// # Errors
+    /// When the orchestrator refuses.
+    pub fn found(&self, programs: &Programs) -> Result<Cli> {
+        let password = self.dir.join("password");
+        fs::write(&password, PASSWORD)?;
+        let password = password.to_str().context("a path that is not UTF-8")?;
+        let mut admin = Command::new(&self.program);
+        admin.arg("--config").arg(self.dir.join("orchestrator.toml"));
+        admin.args(["admin", "create", "--tenant", TENANT, "--user", "ada"]);
+        tool::run(admin.args(["--password-file", password]))?;
+        let cli = Cli::new(programs.cli()?, self.dir.join("cli.toml"));
+        let authority = self.authority();
+        let authority = authority.to_str().context("a path that is not UTF-8")?;
+        let given = format!("@{password}");
+        let url = self.url();
+        let login = ["login", &url, "--user", "ada", "--password", &given];
+        cli.run(login.into_iter().chain(["--ca-file", authority]))?;
+        Ok(cli)
+    }
+
+    /// Where it serves.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// The file with its authority.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.dir.join("data/ca.pem")
+    }
+
+    /// Where simulated hosts find it.
+    ///
+    /// # Errors
+    /// When its authority can't be read.
+    pub fn hub(&self) -> Result<Hub> {
+        Ok(Hub {
+            url: self.url(),
+            authority: fs::read_to_string(self.authority())?,
+        })
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Loopback {
+    fn drop(&mut self) {
+        // Either it runs and is killed, or it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn run(program: &str, dir: &Path) -> Result<Child> {
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join("log"))?;
+    Command::new(program)
+        .arg("--config")
+        .arg(dir.join("orchestrator.toml"))
+        .arg("run")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("can't start {program}"))
+}
