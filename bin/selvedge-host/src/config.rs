@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
@@ -115,6 +116,9 @@ pub(crate) struct Orchestrator {
     pub(crate) tenant: Option<String>,
     /// An HTTP proxy; else `HTTPS_PROXY` counts.
     pub(crate) proxy: Option<String>,
+    /// How often the host tells how much it uses, as `5m`.
+    #[serde(default = "five_minutes")]
+    pub(crate) usage: String,
 }
 
 impl std::fmt::Debug for Orchestrator {
@@ -138,7 +142,16 @@ impl Orchestrator {
         if self.activation_key.is_some() && self.activation_key_file.is_some() {
             bail!("orchestrator: give at most one of activation_key and activation_key_file");
         }
-        Ok(())
+        self.usage().map(drop)
+    }
+
+    /// How often the host tells how much it uses.
+    pub(crate) fn usage(&self) -> anyhow::Result<Duration> {
+        let usage = kinds::duration::parse(&self.usage).context("orchestrator.usage")?;
+        if !(1..=3600).contains(&usage.as_secs()) {
+            bail!("orchestrator.usage: {usage:?} is not between 1 s and 1 h");
+        }
+        Ok(usage)
     }
 
     /// The activation key, if one was given.
@@ -160,6 +173,10 @@ fn here() -> String {
 
 fn minute() -> String {
     "1m".into()
+}
+
+fn five_minutes() -> String {
+    "5m".into()
 }
 
 #[derive(Clone, Debug, Deserialize)]

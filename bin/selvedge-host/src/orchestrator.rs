@@ -174,6 +174,7 @@ pub(crate) fn start(
         serial: identity.request.serial.clone(),
         uuid: identity.request.uuid.clone(),
         state: paths.state.clone(),
+        usage: orchestrator.usage()?,
         clock: parts.clock.clone(),
     };
     let reporter = Arc::new(Reporter::new(sources, book.clone()));

@@ -43,7 +43,7 @@ use super::assignment::Assignments;
 /// Changes that come closer together than this are told together.
 const COALESCE: Duration = Duration::from_secs(1);
 
-/// How often usage is told, and what sends no events is looked at.
+/// How often what sends no events is looked at.
 const PERIOD: Duration = Duration::from_secs(300);
 
 /// What the status is made from.
@@ -58,6 +58,8 @@ pub(super) struct Sources {
     pub(super) serial: String,
     pub(super) uuid: String,
     pub(super) state: PathBuf,
+    /// How often usage is told.
+    pub(super) usage: Duration,
     pub(super) clock: Clock,
 }
 
@@ -102,7 +104,7 @@ impl Reporter {
     /// A driver for it.
     pub(super) fn driver(self: Arc<Self>, queue: Queue, metrics: &Metrics) -> Driver {
         let options = Options {
-            period: PERIOD,
+            period: PERIOD.min(self.sources.usage),
             workers: 1,
             ..Options::default()
         };
@@ -221,10 +223,12 @@ impl Reporter {
         let counters = sources.machine.counters();
         match &kept.counted {
             // A little early is on time: the period's own runs come about then.
-            Some((at, _)) if now.duration_since(*at) + COALESCE < PERIOD => return,
-            Some((_, before)) => {
+            Some((at, _)) if now.duration_since(*at) + COALESCE < sources.usage => return,
+            Some((at, before)) => {
                 let time = sources.clock.now_rfc3339();
-                kept.usage = Some(sources.machine.usage(before, &counters, &sources.state, &time));
+                let mut usage = sources.machine.usage(before, &counters, &sources.state, &time);
+                usage["seconds"] = now.duration_since(*at).as_secs().max(1).into();
+                kept.usage = Some(usage);
             }
             None => {}
         }

@@ -41,6 +41,16 @@ fn bytes(value: &Value, field: &str) -> i64 {
         .map_or(0, |n| i64::try_from(n).unwrap_or(i64::MAX))
 }
 
+/// Bytes of a fine point: a host may count over another time.
+fn per_point(value: &Value, field: &str) -> i64 {
+    let seconds = value
+        .get("seconds")
+        .and_then(Value::as_i64)
+        .unwrap_or(FINE)
+        .max(1);
+    bytes(value, field).saturating_mul(FINE) / seconds
+}
+
 /// Writes the point that a host reported.
 pub(super) async fn write(tx: &mut Tx<'_>, (tenant, host): &Key, value: &Value) -> Result<(), Error> {
     let now = tx.now.millis();
@@ -63,8 +73,8 @@ pub(super) async fn write(tx: &mut Tx<'_>, (tenant, host): &Key, value: &Value) 
             share(value, "cpu"),
             share(value, "memory"),
             share(value, "disk"),
-            bytes(value, "rxBytes"),
-            bytes(value, "txBytes")
+            per_point(value, "rxBytes"),
+            per_point(value, "txBytes")
         ],
     )
     .await
