@@ -60,6 +60,10 @@ pub trait Handler: Send + Sync + 'static {
     /// Does something now. Runs to its end also when the connection is lost.
     fn signal(&self, what: Signal) -> impl Future<Output = ()> + Send;
 
+    /// The orchestrator closed the connection because it does not want this host: revoked, or not known there any more.
+    /// The connector goes on trying.
+    fn turned_away(&self) {}
+
     /// Serves a stream. Runs in a task of its own; a service that isn't known is `stream.reset("…")`.
     fn open(&self, request: Open, stream: Stream) -> impl Future<Output = ()> + Send;
 }
@@ -194,6 +198,9 @@ impl Connector {
             self.state.send_replace(State::Connecting);
             let outcome = Box::pin(self.connect(now, &mut credentials, &mut work)).await;
             self.options.status.disconnected();
+            if matches!(&outcome, Outcome::Ended(Ended::ByPeer(close), _) if close.code == close::FORBIDDEN) {
+                work.turned_away();
+            }
             let (reason, pause) = judge(outcome, &mut backoff, work.take_revoked());
             tracing::info!(reason, pause = pause.as_secs_f64(), "the link is down");
             self.state.send_replace(State::Pausing { reason, pause });

@@ -212,6 +212,11 @@ impl<H: Handler> Work<H> {
         }
     }
 
+    /// The orchestrator does not want this host.
+    pub(super) fn turned_away(&self) {
+        self.handler.turned_away();
+    }
+
     /// Whether the orchestrator said that the host was revoked, since last asked.
     pub(super) fn take_revoked(&mut self) -> bool {
         std::mem::take(&mut self.revoked)
