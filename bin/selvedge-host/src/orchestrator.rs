@@ -17,7 +17,7 @@
 //! | `events` | the API's events |
 //! | `streams` | API, consoles, screens and logs for those who come through the orchestrator |
 //!
-//! Tasks: one that keeps the certificate, one that keeps the link, the reporter and its listeners. All end with the
+//! Tasks: one that keeps certificate and link, the reporter and its listeners. All end with the
 //! daemon; none of them polls.
 
 pub(crate) mod assignment;
@@ -27,22 +27,12 @@ mod files;
 mod report;
 mod streams;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use apiserver::{Client, client::EventType, http::Tunnel};
 use hyper::{Response, body::Bytes};
-use identity::{
-    backoff::{Backoff, jittered, random_fraction},
-    credentials::{Credentials, Enrolment},
-    enrol,
-    trust::ServerTrust,
-};
-use jiff::SignedDuration;
+use identity::{credentials::Enrolment, enrol, trust::ServerTrust};
 use kinds::{
     gvr,
     network::{PortGroups, PortRequest},
@@ -56,26 +46,17 @@ use link::{
 use reconcile::Signal;
 use serde_json::{Value, json};
 use telemetry::{Clock, LogRing};
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinSet,
-    time::sleep,
-};
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use vswitch::VSwitch;
 
 use self::{
     assignment::{Assignments, Kept, Taken},
-    enrolment::{Identity, NotRenewed, State},
+    enrolment::{Identity, State},
     report::{Reporter, Sources, machine::Machine},
     streams::Services,
 };
 use crate::{build::Parts, config};
-
-/// The clock is looked at again at least this often: it may be set, and the machine may have slept.
-const LOOK: Duration = Duration::from_secs(3600);
-/// Pauses between tries to renew: as many as fit into the last third of a certificate's life.
-const RENEW: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3600));
 
 /// What the link needs of the rest of the daemon.
 pub(crate) struct Seams {
@@ -92,16 +73,12 @@ pub(crate) struct Seams {
 
 /// The host as its orchestrator knows it.
 pub(crate) struct Orchestrator {
-    url: String,
-    state: watch::Receiver<State>,
-    credentials: watch::Receiver<Option<Credentials>>,
-    enrolment: Mutex<Option<Enrolment>>,
+    identity: Identity,
+    link: watch::Receiver<link::host::State>,
     assignments: Arc<Assignments>,
     client: Client,
-    renew: Notify,
     /// Cancelled when the orchestrator revokes the host, or the daemon stops.
     stop: CancellationToken,
-    identity: Identity,
     fetch: Signal,
     kustomize: Signal,
     services: Services,
@@ -141,14 +118,9 @@ pub(crate) fn identity(
         activation_key,
         tenant: orchestrator.tenant.clone(),
     };
-    let identity = Identity {
-        folder: config.paths.state.join("identity"),
-        client: enrol::Client::new(&options).context("orchestrator")?,
-        request,
-        url: orchestrator.url.trim_end_matches('/').to_owned(),
-        clock: clock.clone(),
-        state: watch::Sender::new(State::Starting),
-    };
+    let client = enrol::Client::new(&options).context("orchestrator")?;
+    let folder = config.paths.state.join("identity");
+    let identity = Identity::new(folder, &orchestrator.url, client, request, clock);
     Ok((identity, trust))
 }
 
@@ -160,7 +132,6 @@ pub(crate) fn start(
     seams: Seams,
 ) -> anyhow::Result<Arc<Orchestrator>> {
     let (identity, trust) = identity(&parts.config, orchestrator, &parts.clock)?;
-    let (credentials, shown) = watch::channel(None);
     let book = StatusBook::held();
     let paths = &parts.config.paths;
     let client = Client::new(parts.api.clone(), "selvedge-host");
@@ -171,8 +142,8 @@ pub(crate) fn start(
         groups: seams.groups,
         ports: seams.ports,
         machine: Machine::here(),
-        serial: identity.request.serial.clone(),
-        uuid: identity.request.uuid.clone(),
+        serial: identity.serial.clone(),
+        uuid: identity.uuid.clone(),
         state: paths.state.clone(),
         usage: orchestrator.usage()?,
         clock: parts.clock.clone(),
@@ -190,16 +161,30 @@ pub(crate) fn start(
     spawn(Box::pin(async move { reporter.watch_network(signal).await }));
     spawn(Box::pin(events::follow(client.clone(), book.clone())));
 
+    let stop = parts.stop.child_token();
+    if let Some(at) = identity.begin().context("the host's identity can't be used")? {
+        tracing::warn!(
+            at,
+            "the orchestrator revoked this host; it goes on running its site from Git"
+        );
+        stop.cancel();
+    }
+    let mut options = link::host::Options::new(&orchestrator.url, trust, identity.keeper.credentials());
+    options.proxy = match &orchestrator.proxy {
+        Some(url) => Some(Proxy::parse(url).context("orchestrator.proxy")?),
+        None => None,
+    };
+    options.version = env!("CARGO_PKG_VERSION").into();
+    options.boot_id = uuid::Uuid::new_v4().to_string();
+    options.status = book;
+    options.clock = parts.clock.clone();
+    let connector = Connector::new(options);
     let this = Arc::new(Orchestrator {
-        url: identity.url.clone(),
-        state: identity.state.subscribe(),
-        credentials: shown.clone(),
-        enrolment: Mutex::default(),
+        identity,
+        link: connector.state(),
         assignments: seams.assignments,
         client,
-        renew: Notify::new(),
-        stop: parts.stop.child_token(),
-        identity,
+        stop,
         fetch: seams.fetch,
         kustomize: seams.kustomize,
         services: Services {
@@ -210,158 +195,49 @@ pub(crate) fn start(
             log: seams.log,
         },
     });
-    let mut options = link::host::Options::new(&orchestrator.url, trust, shown);
-    options.proxy = match &orchestrator.proxy {
-        Some(url) => Some(Proxy::parse(url).context("orchestrator.proxy")?),
-        None => None,
-    };
-    options.version = env!("CARGO_PKG_VERSION").into();
-    options.boot_id = uuid::Uuid::new_v4().to_string();
-    options.status = book;
-    options.clock = parts.clock.clone();
-    let connector = Connector::new(options);
-    let (keeping, linking) = (this.clone(), this.clone());
-    spawn(Box::pin(async move { keeping.keep_identity(credentials).await }));
-    spawn(Box::pin(async move { linking.keep_link(connector).await }));
+    let kept = this.clone();
+    spawn(Box::pin(async move {
+        // Until the host is revoked.
+        tokio::select! {
+            () = kept.stop.cancelled() => {}
+            () = kept.identity.keeper.run() => {}
+            () = kept.tell_enrolments() => {}
+            () = connector.run(kept.clone()) => {}
+        }
+    }));
     Ok(this)
 }
 
 impl Orchestrator {
-    /// Keeps a certificate that is good, for as long as the host is not revoked.
-    async fn keep_identity(&self, credentials: watch::Sender<Option<Credentials>>) {
+    /// An event each time that the host becomes another one than it was when the daemon started.
+    async fn tell_enrolments(&self) {
+        let mut enrolment = self.identity.keeper.enrolment();
+        let mut known = Enrolment::read(&self.identity.enrolment_file()).ok().flatten();
+        while enrolment.changed().await.is_ok() {
+            let now = enrolment.borrow_and_update().clone();
+            if let Some(now) = &now
+                && known.as_ref().map(|known| &known.host_id) != Some(&now.host_id)
+            {
+                let message = format!("enrolled at {} in the tenant {}", self.identity.url, now.tenant);
+                self.event(EventType::Normal, "Enrolled", &message).await;
+            }
+            known = now;
+        }
+    }
+
+    /// Where the host stands.
+    fn state(&self) -> State {
         if let Some(at) = self.identity.revoked() {
-            tracing::warn!(
-                at,
-                "the orchestrator revoked this host; it goes on running its site from Git"
-            );
-            self.identity.state.send_replace(State::Revoked { at });
-            self.stop.cancel();
-            return;
+            return State::Revoked { at: at.to_owned() };
         }
-        let mut slow = Backoff::new(RENEW.0, RENEW.1);
-        let (mut now, mut enrolment) = loop {
-            match self.identity.kept() {
-                Ok(Some(kept)) => break kept,
-                Ok(None) => {
-                    let Some(enrolled) = self.stop.run_until_cancelled(self.identity.enrol()).await else {
-                        return;
-                    };
-                    let message = format!("enrolled at {} in the tenant {}", self.url, enrolled.1.tenant);
-                    self.event(EventType::Normal, "Enrolled", &message).await;
-                    break enrolled;
-                }
-                Err(error) => {
-                    let message = format!("{error:#}");
-                    tracing::error!(message, "the host's identity can't be used");
-                    self.identity.state.send_replace(State::Enrolling { message });
-                    sleep(slow.next_pause()).await;
-                }
-            }
-        };
-        loop {
-            *self.enrolment.lock().unwrap_or_else(PoisonError::into_inner) = Some(enrolment.clone());
-            // With an expired one nobody is let in: the proof of its key brings a new one first.
-            if !now.is_expired(self.identity.clock.now()) {
-                credentials.send_replace(Some(now.clone()));
-            }
-            tokio::select! {
-                () = self.stop.cancelled() => {
-                    credentials.send_replace(None);
-                    return;
-                }
-                () = self.until_renewal(&now) => {}
-            }
-            let Some(renewed) = self.stop.run_until_cancelled(self.renew(&now, &enrolment)).await else {
-                credentials.send_replace(None);
-                return;
-            };
-            (now, enrolment) = renewed;
-        }
-    }
-
-    /// Waits until the certificate is to be renewed, by its age or because the orchestrator asks for it.
-    async fn until_renewal(&self, now: &Credentials) {
-        // Hosts that were enrolled together don't renew together: each somewhere in the first tenth of the last third.
-        let rest = now.peer().not_after.duration_since(now.renew_at());
-        let later = rest.as_secs_f64().max(0.0) * 0.1 * random_fraction();
-        let later = SignedDuration::try_from_secs_f64(later).unwrap_or_default();
-        loop {
-            let left = now.renew_at().duration_since(self.identity.clock.now()) + later;
-            // What is over is negative, which no Duration is.
-            let left = Duration::try_from(left).unwrap_or_default();
-            if left.is_zero() {
-                return;
-            }
-            tokio::select! {
-                () = sleep(left.min(LOOK).max(Duration::from_secs(1))) => {}
-                () = self.renew.notified() => return,
-            }
-        }
-    }
-
-    /// Renews, however long it takes.
-    async fn renew(&self, now: &Credentials, enrolment: &Enrolment) -> (Credentials, Enrolment) {
-        let mut backoff = Backoff::new(RENEW.0, RENEW.1);
-        loop {
-            let (message, after) = match self.identity.renew(enrolment).await {
-                Ok(renewed) => {
-                    tracing::info!(until = %renewed.0.peer().not_after, "the host's certificate was renewed");
-                    return renewed;
-                }
-                Err(NotRenewed::Refused(why)) => (
-                    format!("the orchestrator does not renew this host's certificate: {why}"),
-                    None,
-                ),
-                Err(NotRenewed::Later(why, after)) => (
-                    format!("this host's certificate can't be renewed now: {why}"),
-                    after,
-                ),
-            };
-            let pause = after.map_or_else(|| backoff.next_pause(), |after| jittered(after, 0.25));
-            tracing::warn!(message, again_in = ?pause);
-            if now.is_expired(self.identity.clock.now()) {
-                self.identity.state.send_replace(State::Connecting { message });
-            }
-            sleep(pause).await;
-        }
-    }
-
-    /// Keeps the link for as long as the host is not revoked, and says how it is.
-    async fn keep_link(self: Arc<Self>, connector: Connector) {
-        let mut state = connector.state();
-        let told = async {
-            loop {
-                use link::host::State as Is;
-                let now = match &*state.borrow_and_update() {
-                    Is::Waiting | Is::Connecting => None,
-                    Is::Connected => Some(State::Connected),
-                    Is::Pausing { reason, .. } => Some(State::Connecting {
-                        message: reason.clone(),
-                    }),
-                };
-                if let Some(now) = now {
-                    self.identity.state.send_if_modified(|state| {
-                        let other = *state != now && !matches!(state, State::Revoked { .. });
-                        if other {
-                            *state = now;
-                        }
-                        other
-                    });
-                }
-                if state.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            () = self.stop.cancelled() => {}
-            () = connector.run(self.clone()) => {}
-            () = told => {}
-        }
+        let keeper = &self.identity.keeper;
+        let certified = keeper.credentials().borrow().is_some();
+        State::of(&keeper.state().borrow(), &self.link.borrow(), certified)
     }
 
     fn host_id(&self) -> String {
-        let credentials = self.credentials.borrow();
+        let credentials = self.identity.keeper.credentials();
+        let credentials = credentials.borrow();
         credentials
             .as_ref()
             .map(|c| c.peer().host.clone())
@@ -390,18 +266,16 @@ impl Orchestrator {
 
     /// For `selvedge status`: where the host stands.
     pub(crate) async fn describe(&self) -> Value {
-        let mut value = json!(*self.state.borrow());
-        value["url"] = self.url.as_str().into();
-        let enrolment = self
-            .enrolment
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        if let Some(enrolment) = enrolment {
-            value["hostId"] = enrolment.host_id.into();
-            value["tenant"] = enrolment.tenant.into();
+        let mut value = json!(self.state());
+        value["url"] = self.identity.url.as_str().into();
+        let keeper = &self.identity.keeper;
+        if let Some(enrolment) = &*keeper.enrolment().borrow() {
+            value["hostId"] = enrolment.host_id.as_str().into();
+            value["tenant"] = enrolment.tenant.as_str().into();
         }
-        if let Some(credentials) = &*self.credentials.borrow() {
+        if self.identity.revoked().is_none()
+            && let Some(credentials) = &*keeper.credentials().borrow()
+        {
             value["certificate"] = json!({
                 "serial": credentials.peer().serial, "notAfter": credentials.peer().not_after.to_string(),
             });
@@ -453,18 +327,23 @@ impl Handler for Orchestrator {
                 self.fetch.all();
                 self.kustomize.all();
             }
-            Wish::Renew => self.renew.notify_one(),
+            Wish::Renew => self.identity.keeper.renew_now(),
             Wish::Revoked => {
                 self.identity.revoke();
                 let message = format!(
                     "{} revoked this host: it goes on running its site from Git, and no longer reports",
-                    self.url
+                    self.identity.url
                 );
                 self.event(EventType::Warning, "HostRevoked", &message).await;
                 self.stop.cancel();
             }
             Wish::Unknown => {}
         }
+    }
+
+    fn turned_away(&self) {
+        // A renewal tells whether the orchestrator knows this host at all.
+        self.identity.keeper.renew_now();
     }
 
     async fn open(&self, request: Open, stream: Stream) {

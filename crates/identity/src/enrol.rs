@@ -8,5 +8,5 @@ mod keeper;
 mod message;
 
 pub use client::{Client, ClientOptions, Error};
-pub use keeper::{Keeper, KeeperOptions, State};
+pub use keeper::{Keeper, KeeperOptions, Pauses, State};
 pub use message::{Answer, Granted, Nonce, PROOF_HEADER, Problem, Renewal, Request, Waiting};

@@ -64,3 +64,13 @@ pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error>
     fs::rename(&temporary, path)?;
     File::open(dir.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all())
 }
+
+/// Removes a file for good; none there is fine.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        done => done?,
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    File::open(dir.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all())
+}

@@ -1,5 +1,7 @@
 //! A host's private key.
 
+mod store;
+
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -11,6 +13,8 @@ use aws_lc_rs::{
 };
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 
+pub use store::KeyStore;
+
 use crate::files;
 
 /// What went wrong with a key.
@@ -19,7 +23,7 @@ pub enum KeyError {
     /// A file could not be read or written.
     #[error("can't {verb} {}", path.display())]
     File {
-        /// `read` or `write`.
+        /// `read`, `write` or `remove`.
         verb: &'static str,
         /// The file.
         path: PathBuf,

@@ -1,4 +1,5 @@
 //! The host's identity at its orchestrator: made here, kept under `<state>/identity`, renewed, given up when revoked.
+//! `identity::enrol::Keeper` does it; here is what a revocation does, and what people are told.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -9,43 +10,35 @@
 //! ```text
 //!   no key ─▶ request ─▶ granted ─────────────▶ enrolled ─ 2/3 of the certificate's life ─▶ renew ─┐
 //!                │   └─▶ waits for approval ─▶     ▲ ▲                                              │
-//!                └─ refused: asks again, slowly    │ └──────────────────────────────────────────────┘
-//!                                                  └─ expired: renew first, by proof of the old key
+//!                └─ refused: asks again, slowly    │ └──────────────────────────────────────────────┤
+//!                                                  ├─ expired: renew first, by proof of the old key │
+//!                                                  └─ not known there any more: request ◀───────────┘
 //!   revoked: never asks again, until host.toml names another orchestrator or another activation key
 //! ```
 //!
 //! Killed anywhere, it goes on from what is on disk: the same key asks again, and the answer to the same key is the same.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::OnceLock};
 
 use anyhow::Context;
 use identity::{
-    backoff::{Backoff, jittered},
-    credentials::{Credentials, Enrolment},
-    csr,
-    enrol::{Answer, Client, Error, Granted, Request},
-    key::{FileKey, HostKey, KeyError},
+    enrol::{Client, Keeper, KeeperOptions, Pauses, Request, State as Keeps},
+    key::KeyStore,
 };
+use link::host::State as Links;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use telemetry::{Clock, chain};
-use tokio::{sync::watch, time::sleep};
+use telemetry::Clock;
 
 use super::files;
 
-/// Pauses between requests that were not answered.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// Pauses after a refusal: a person must do something first.
-const REFUSED: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(900));
-/// How often it is asked whether the host was approved, whatever the orchestrator says.
-const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+const ENROLMENT: &str = "enrolment.json";
 
 /// Where the host stands with its orchestrator, for people.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "camelCase")]
 pub(crate) enum State {
-    /// It asks to be let in; with what went wrong, if something did.
-    #[default]
+    /// It asks to be let in.
     Starting,
     /// It asks to be let in and is not yet.
     Enrolling {
@@ -71,16 +64,47 @@ pub(crate) enum State {
     },
 }
 
-/// What makes and keeps the identity.
+impl State {
+    /// What certificate and link make together. `certified`: there is a certificate that is not over.
+    pub(super) fn of(keeps: &Keeps, links: &Links, certified: bool) -> Self {
+        let link = || match links {
+            Links::Waiting | Links::Connecting => Self::Connecting {
+                message: String::new(),
+            },
+            Links::Pausing { reason, .. } => Self::Connecting {
+                message: reason.clone(),
+            },
+            Links::Connected => Self::Connected,
+        };
+        match keeps {
+            Keeps::Enrolled { .. } => link(),
+            // The old one still does.
+            Keeps::Failing { .. } if certified => link(),
+            Keeps::Failing { reason, .. } => Self::Enrolling {
+                message: reason.clone(),
+            },
+            Keeps::WaitsForApproval { request } => Self::Waiting {
+                request: request.clone(),
+            },
+            Keeps::Enrolling => Self::Starting,
+        }
+    }
+}
+
+/// The host's key and certificate, and whether they still count.
 pub(crate) struct Identity {
-    pub(super) folder: PathBuf,
-    pub(super) client: Client,
-    /// What the host says of itself; the CSR is put in later.
-    pub(super) request: Request,
+    folder: PathBuf,
+    keys: KeyStore,
+    pub(super) keeper: Keeper,
+    /// The machine's serial number and UUID, as it was told.
+    pub(super) serial: String,
+    pub(super) uuid: String,
     /// The orchestrator's address.
     pub(super) url: String,
-    pub(super) clock: Clock,
-    pub(super) state: watch::Sender<State>,
+    /// The activation key's hash.
+    activation: String,
+    clock: Clock,
+    revoked: OnceLock<String>,
 }
 
 /// There if the host was revoked.
@@ -91,15 +115,6 @@ struct Revoked {
     /// With which orchestrator this was, and with which activation key (its hash): others may be tried.
     url: String,
     key: String,
-}
-
-/// Why there is no new certificate.
-#[derive(Debug)]
-pub(super) enum NotRenewed {
-    /// No, by the orchestrator: a person must do something.
-    Refused(String),
-    /// Not now.
-    Later(String, Option<Duration>),
 }
 
 /// `selvedge-host enroll`: asks until the host is let in, and says in a sentence what it is then.
@@ -115,13 +130,21 @@ pub(crate) async fn enroll(config: &crate::config::Config, again: bool) -> anyho
     if again {
         identity.forget()?;
     }
-    if let Some(at) = identity.revoked() {
+    if let Some(at) = identity.begin()? {
         anyhow::bail!("the orchestrator revoked this host at {at}; with --again it asks as a new one");
     }
-    let (credentials, enrolment) = match identity.kept()? {
-        Some(kept) => kept,
-        None => identity.enrol().await,
+    let mut credentials = identity.keeper.credentials();
+    let enrolled = async {
+        // The keeper holds the sender.
+        let shown = credentials.wait_for(Option::is_some).await.ok();
+        shown.and_then(|shown| shown.clone())
     };
+    let credentials = tokio::select! {
+        enrolled = enrolled => enrolled,
+        () = identity.keeper.run() => None,
+    };
+    let enrolment = identity.keeper.enrolment().borrow().clone();
+    let (credentials, enrolment) = credentials.zip(enrolment).context("there is no certificate")?;
     Ok(format!(
         "this is host {} of the tenant {}; its certificate is good until {}",
         enrolment.host_id,
@@ -131,32 +154,68 @@ pub(crate) async fn enroll(config: &crate::config::Config, again: bool) -> anyho
 }
 
 impl Identity {
-    fn key_file(&self) -> PathBuf {
-        self.folder.join("key.pem")
+    /// An identity that is kept in a folder. Nothing happens yet.
+    pub(super) fn new(folder: PathBuf, url: &str, client: Client, request: Request, clock: &Clock) -> Self {
+        let activation = request.activation_key.as_deref().unwrap_or_default();
+        let activation = Sha256::digest(activation)
+            .iter()
+            .take(8)
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        let (serial, uuid) = (request.serial.clone(), request.uuid.clone());
+        let keys = KeyStore::new(folder.clone());
+        let keeper = Keeper::new(KeeperOptions {
+            client,
+            keys: keys.clone(),
+            file: folder.join(ENROLMENT),
+            request,
+            clock: clock.clone(),
+            pauses: Pauses::default(),
+        });
+        Self {
+            folder,
+            keys,
+            keeper,
+            serial,
+            uuid,
+            url: url.trim_end_matches('/').to_owned(),
+            activation,
+            clock: clock.clone(),
+            revoked: OnceLock::new(),
+        }
     }
 
-    fn enrolment_file(&self) -> PathBuf {
-        self.folder.join("enrolment.json")
+    pub(super) fn enrolment_file(&self) -> PathBuf {
+        self.folder.join(ENROLMENT)
     }
 
     fn revoked_file(&self) -> PathBuf {
         self.folder.join("revoked.json")
     }
 
-    fn activation(&self) -> String {
-        let key = self.request.activation_key.as_deref().unwrap_or_default();
-        Sha256::digest(key)
-            .iter()
-            .take(8)
-            .map(|b| format!("{b:02x}"))
-            .collect()
+    /// To be called before the keeper runs. When this host was revoked by this orchestrator, if it was. One that was
+    /// revoked and may try again begins anew.
+    ///
+    /// # Errors
+    /// When a file can't be removed.
+    pub(super) fn begin(&self) -> anyhow::Result<Option<String>> {
+        let Ok(bytes) = std::fs::read(self.revoked_file()) else {
+            return Ok(None);
+        };
+        if let Ok(revoked) = serde_json::from_slice::<Revoked>(&bytes)
+            && revoked.url == self.url
+            && revoked.key == self.activation
+        {
+            return Ok(Some(self.revoked.get_or_init(|| revoked.at).clone()));
+        }
+        tracing::info!("this host was revoked before; it asks anew, with a new key");
+        self.forget()?;
+        Ok(None)
     }
 
-    /// When this host was revoked by this orchestrator, if it was.
-    pub(super) fn revoked(&self) -> Option<String> {
-        let bytes = std::fs::read(self.revoked_file()).ok()?;
-        let revoked: Revoked = serde_json::from_slice(&bytes).ok()?;
-        (revoked.url == self.url && revoked.key == self.activation()).then_some(revoked.at)
+    /// When the orchestrator revoked this host, if it did.
+    pub(super) fn revoked(&self) -> Option<&str> {
+        self.revoked.get().map(String::as_str)
     }
 
     /// The orchestrator says that this host is no longer one of its own. Remembered for good.
@@ -164,177 +223,24 @@ impl Identity {
         let revoked = Revoked {
             at: self.clock.now_rfc3339(),
             url: self.url.clone(),
-            key: self.activation(),
+            key: self.activation.clone(),
         };
         let bytes = serde_json::to_vec(&revoked).unwrap_or_default();
         if let Err(error) = files::write(&self.revoked_file(), &bytes) {
             tracing::error!(%error, "can't remember that this host was revoked");
         }
-        self.state.send_replace(State::Revoked { at: revoked.at });
-    }
-
-    /// What is on disk, if the host is enrolled. One that was revoked and may try again begins anew.
-    ///
-    /// # Errors
-    /// When the files can't be read or written.
-    pub(super) fn kept(&self) -> anyhow::Result<Option<(Credentials, Enrolment)>> {
-        if self.revoked_file().exists() {
-            tracing::info!("this host was revoked before; it asks anew, with a new key");
-            self.forget()?;
-        }
-        let key: Arc<dyn HostKey> = match FileKey::open(&self.key_file()) {
-            Ok(key) => Arc::new(key),
-            Err(KeyError::Damaged { path }) => {
-                tracing::error!(file = %path.display(), "the host's key is damaged; a new one is made");
-                self.forget()?;
-                Arc::new(FileKey::open(&self.key_file())?)
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let enrolment = match Enrolment::read(&self.enrolment_file()) {
-            Ok(Some(enrolment)) => enrolment,
-            Ok(None) => return Ok(None),
-            Err(KeyError::Damaged { path }) => {
-                tracing::error!(file = %path.display(), "the enrolment is damaged; the host asks again");
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        match Credentials::new(key, &enrolment.certificate) {
-            Ok(credentials) => Ok(Some((credentials, enrolment))),
-            Err(error) => {
-                tracing::error!(error = %chain(&error), "the kept certificate is of no use; the host asks again");
-                Ok(None)
-            }
-        }
+        self.revoked.get_or_init(|| revoked.at);
     }
 
     /// Forgets who this host is.
-    pub(super) fn forget(&self) -> anyhow::Result<()> {
+    fn forget(&self) -> anyhow::Result<()> {
+        let remove = |name: &str| {
+            let file = self.folder.join(name);
+            files::remove(&file).with_context(|| format!("can't remove {}", file.display()))
+        };
         // The mark last: a crash before it begins again here.
-        for file in [self.enrolment_file(), self.key_file(), self.revoked_file()] {
-            files::remove(&file).with_context(|| format!("can't remove {}", file.display()))?;
-        }
-        Ok(())
-    }
-
-    /// Keeps a certificate.
-    fn keep(&self, granted: &Granted) -> anyhow::Result<(Credentials, Enrolment)> {
-        let key = FileKey::open(&self.key_file())?;
-        let enrolment = Enrolment::from(granted);
-        let credentials = Credentials::new(Arc::new(key), &enrolment.certificate)
-            .context("the orchestrator sent a certificate that is of no use")?;
-        enrolment.write(&self.enrolment_file())?;
-        Ok((credentials, enrolment))
-    }
-
-    /// Asks until the host is let in.
-    pub(super) async fn enrol(&self) -> (Credentials, Enrolment) {
-        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        let mut slow = Backoff::new(REFUSED.0, REFUSED.1);
-        loop {
-            let (message, pause) = match self.try_enrol().await {
-                Ok(Ok(granted)) => match self.keep(&granted) {
-                    Ok(done) => {
-                        tracing::info!(host = granted.host_id, tenant = granted.tenant, "enrolled");
-                        return done;
-                    }
-                    Err(error) => (format!("{error:#}"), slow.next_pause()),
-                },
-                Ok(Err(error)) => {
-                    let pause = match &error {
-                        Error::Busy {
-                            retry_after: Some(after),
-                            ..
-                        } => jittered(*after, 0.25),
-                        Error::Refused { .. } | Error::Nonsense(_) => slow.next_pause(),
-                        _ => backoff.next_pause(),
-                    };
-                    (chain(&error).to_string(), pause)
-                }
-                Err(error) => (format!("{error:#}"), slow.next_pause()),
-            };
-            tracing::warn!(message, again_in = ?pause, "the host is not enrolled yet");
-            self.state.send_replace(State::Enrolling { message });
-            sleep(pause).await;
-        }
-    }
-
-    async fn try_enrol(&self) -> anyhow::Result<Result<Granted, Error>> {
-        let key = FileKey::open(&self.key_file())?;
-        let request = Request {
-            csr: csr::make(&key)?,
-            ..self.request.clone()
-        };
-        let mut answer = self.client.request(&request).await;
-        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        let mut waiting: Option<identity::enrol::Waiting> = None;
-        loop {
-            let pause = match answer {
-                Ok(Answer::Granted(granted)) => return Ok(Ok(*granted)),
-                Ok(Answer::Waiting(wait)) => {
-                    let new = State::Waiting {
-                        request: wait.request.clone(),
-                    };
-                    if *self.state.borrow() != new {
-                        tracing::info!(request = wait.request, "somebody must approve this host");
-                        self.state.send_replace(new);
-                    }
-                    let poll = Duration::from_secs(wait.poll).clamp(POLL.0, POLL.1);
-                    waiting = Some(wait);
-                    backoff.reset();
-                    jittered(poll, 0.25)
-                }
-                // The orchestrator is away for a while: the request stays there.
-                Err(Error::Unreachable(error)) if waiting.is_some() => {
-                    tracing::debug!(error = %chain(&error), "the orchestrator does not answer");
-                    backoff.next_pause()
-                }
-                Err(Error::Busy { retry_after, .. }) if waiting.is_some() => {
-                    retry_after.map_or_else(|| backoff.next_pause(), |after| jittered(after, 0.25))
-                }
-                Err(error) => return Ok(Err(error)),
-            };
-            sleep(pause).await;
-            answer = match &waiting {
-                Some(wait) => self.client.poll(&key, &wait.request).await,
-                None => self.client.request(&request).await,
-            };
-        }
-    }
-
-    /// A new certificate for the same key.
-    pub(super) async fn renew(&self, old: &Enrolment) -> Result<(Credentials, Enrolment), NotRenewed> {
-        let later = |error: anyhow::Error| NotRenewed::Later(format!("{error:#}"), None);
-        let key = FileKey::open(&self.key_file()).map_err(|error| later(error.into()))?;
-        let mut granted = match self.client.renew(&key, &old.certificate).await {
-            Ok(granted) => granted,
-            Err(Error::Refused { status, detail }) => {
-                let why = if detail.is_empty() {
-                    format!("status {status}")
-                } else {
-                    detail
-                };
-                return Err(NotRenewed::Refused(why));
-            }
-            Err(error) => {
-                let after = match &error {
-                    Error::Busy { retry_after, .. } => *retry_after,
-                    _ => None,
-                };
-                return Err(NotRenewed::Later(chain(&error).to_string(), after));
-            }
-        };
-        // A renewal need not repeat what has not changed.
-        let keep = |new: &mut String, old: &String| {
-            if new.is_empty() {
-                new.clone_from(old);
-            }
-        };
-        keep(&mut granted.ca, &old.ca);
-        keep(&mut granted.host_id, &old.host_id);
-        keep(&mut granted.tenant, &old.tenant);
-        granted.site = granted.site.or_else(|| old.site.clone());
-        self.keep(&granted).map_err(later)
+        remove(ENROLMENT)?;
+        self.keys.forget()?;
+        remove("revoked.json")
     }
 }

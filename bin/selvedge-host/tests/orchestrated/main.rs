@@ -255,7 +255,7 @@ async fn a_host_enrols_takes_its_assignment_pulls_and_reports() {
     };
     let mut text = String::new();
     link.open(&logs).unwrap().read_to_string(&mut text).await.unwrap();
-    assert!(text.contains("enrolled"), "{text}");
+    assert!(text.contains("the host has a certificate"), "{text}");
     // What is pushed is fetched at once when the orchestrator says so.
     let second = repository.commit("two");
     orchestrator.send(&ServerMessage::Signal { what: Signal::Fetch });
@@ -338,6 +338,42 @@ async fn after_a_month_alone_the_old_key_proves_who_it_is() {
         "it renewed first, by the old key"
     );
     assert_eq!(state.hosts.len(), 1, "it did not enrol again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orchestrator_that_lost_its_memory_gets_its_host_back() {
+    let orchestrator = Orchestrator::start().await;
+    let mut host = Host::new(
+        &orchestrator.url,
+        &orchestrator.ca_file,
+        "activation_key = \"K\"\n",
+    );
+    host.start();
+    until("a link", || orchestrator.state().links.first().cloned()).await;
+    let keys: Vec<String> = orchestrator.state().hosts.keys().cloned().collect();
+    // A backup from before the host came was restored: nobody is known, and connections begin anew.
+    {
+        let mut state = orchestrator.state();
+        state.hosts.clear();
+        state.asked = None;
+        state.links.clear();
+    }
+    host.kill();
+    host.start();
+    let (id, _) = until("a link as a new host", || {
+        orchestrator.state().links.first().cloned()
+    })
+    .await;
+    assert_eq!(id, "host-2");
+    let state = orchestrator.state();
+    assert_eq!(
+        state.hosts.keys().cloned().collect::<Vec<_>>(),
+        keys,
+        "with the key it had"
+    );
+    let asked = state.asked.clone().unwrap();
+    assert_eq!(asked.activation_key.as_deref(), Some("K"));
+    assert_eq!(host.json("identity/enrolment.json").unwrap()["hostId"], "host-2");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,7 @@ use identity::{
     verify::ClientVerifier,
 };
 use link::{
+    close::{Close, FORBIDDEN},
     message::{HostMessage, Sections, ServerMessage, Welcome},
     server::{self, Handle},
     tls::{self, Front, Incoming},
@@ -46,8 +47,10 @@ pub(crate) struct State {
     pub(crate) busy: bool,
     /// What a host is told when it has an older assignment.
     pub(crate) assign: Option<ServerMessage>,
-    /// Fingerprints of keys that asked, each with its host's id.
+    /// Fingerprints of keys that asked, each with its host's id. Whose host isn't here is not known.
     pub(crate) hosts: BTreeMap<String, String>,
+    /// How many hosts there ever were.
+    pub(crate) ever: usize,
     /// The last request.
     pub(crate) asked: Option<Enrol>,
     /// Renewals: whether the old certificate had ended.
@@ -120,6 +123,7 @@ impl Orchestrator {
                 busy: false,
                 assign: None,
                 hosts: BTreeMap::new(),
+                ever: 0,
                 asked: None,
                 renewals: Vec::new(),
                 links: Vec::new(),
@@ -154,6 +158,12 @@ impl Orchestrator {
     }
 }
 
+impl State {
+    fn knows(&self, host: &str) -> bool {
+        self.hosts.values().any(|known| known == host)
+    }
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -184,8 +194,15 @@ impl Shared {
                 let asked: Enrol = serde_json::from_slice(body).unwrap();
                 let csr = Csr::parse(&asked.csr).unwrap();
                 let mut state = self.state();
-                let next = format!("host-{}", state.hosts.len() + 1);
-                let host = state.hosts.entry(csr.fingerprint()).or_insert(next).clone();
+                let host = match state.hosts.get(&csr.fingerprint()) {
+                    Some(known) => known.clone(),
+                    None => {
+                        state.ever += 1;
+                        let host = format!("host-{}", state.ever);
+                        state.hosts.insert(csr.fingerprint(), host.clone());
+                        host
+                    }
+                };
                 state.asked = Some(asked);
                 if state.hold {
                     let waiting = Waiting {
@@ -208,6 +225,9 @@ impl Shared {
                     return (403, json!({"status": 403, "detail": "the host was revoked"}));
                 };
                 proof::check_renewal(&peer, &renewal.nonce, &renewal.csr, &renewal.proof).unwrap();
+                if !self.state().knows(&peer.host) {
+                    return (404, json!({"status": 404, "detail": "no such host"}));
+                }
                 self.state().renewals.push(peer.not_after < self.clock.now());
                 (200, self.grant(&Csr::parse(&renewal.csr).unwrap(), &peer.host))
             }
@@ -269,6 +289,11 @@ where
 {
     let handle = session.handle();
     let has = session.hello().assignment_generation;
+    if !shared.state().knows(&host) {
+        handle.close(Close::new(FORBIDDEN, "the host is not enrolled here"));
+        while session.next().await.is_ok() {}
+        return;
+    }
     handle.send(&ServerMessage::Welcome(Welcome::default())).unwrap();
     {
         let mut state = shared.state();

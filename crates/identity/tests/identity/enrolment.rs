@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use identity::{
     credentials::Enrolment,
-    csr::{FileKey, HostKey},
-    enrol::{Answer, Client, ClientOptions, Error, Keeper, KeeperOptions, Request, State},
+    csr::FileKey,
+    enrol::{Answer, Client, ClientOptions, Error, Keeper, KeeperOptions, Pauses, Request, State},
+    key::KeyStore,
 };
 use jiff::SignedDuration;
 use serde_json::json;
@@ -34,18 +35,44 @@ struct Running {
     task: JoinHandle<()>,
 }
 
-impl Running {
-    fn start(server: &Server, dir: &std::path::Path, clock: &Clock) -> Self {
-        let key: Arc<dyn HostKey> = Arc::new(FileKey::open(&dir.join("host.key")).unwrap());
-        let request = Request {
+fn options(server: &Server, dir: &std::path::Path, clock: &Clock) -> KeeperOptions {
+    let quick = (Duration::from_millis(20), Duration::from_millis(50));
+    KeeperOptions {
+        client: client(server, clock),
+        keys: KeyStore::new(dir.to_owned()),
+        file: dir.join("enrolment.json"),
+        request: Request {
             serial: "SN-1".into(),
             activation_key: Some("SLV-SECRET".into()),
             ..Request::default()
-        };
-        let file = dir.join("enrolment.json");
-        let mut options = KeeperOptions::new(client(server, clock), key, file, request, clock.clone());
-        options.first_pause = Duration::from_millis(20);
-        options.most_pause = Duration::from_millis(50);
+        },
+        clock: clock.clone(),
+        pauses: Pauses {
+            unanswered: quick,
+            refused: quick,
+            renewal: quick,
+        },
+    }
+}
+
+/// Waits until something is so.
+async fn until(is: impl Fn() -> bool) {
+    let wait = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait)
+        .await
+        .expect("not in time");
+}
+
+impl Running {
+    fn start(server: &Server, dir: &std::path::Path, clock: &Clock) -> Self {
+        Self::run(options(server, dir, clock))
+    }
+
+    fn run(options: KeeperOptions) -> Self {
         let keeper = Arc::new(Keeper::new(options));
         let state = keeper.state();
         let runs = keeper.clone();
@@ -197,19 +224,119 @@ async fn a_revoked_host_stays_out_and_a_forgotten_one_asks_again() {
     };
     assert!(refused && reason.contains("host host-1 was revoked"), "{reason}");
     assert_eq!(host.serial(), serial, "what it has it keeps: the site goes on");
+    until(|| server.book.lock().unwrap().refused >= 3).await;
+    assert_eq!(
+        server.book.lock().unwrap().granted,
+        1,
+        "refused, it does not come in as a new one"
+    );
+    drop(host);
 
-    // An orchestrator that was restored from before the enrolment doesn't know the host.
+    // An orchestrator that was restored from before the enrolment doesn't know the host: deleted ones neither.
     server
         .verifier
         .set_revocations(identity::verify::Revocations::default());
-    server.book.lock().unwrap().forgotten = true;
+    for status in [404, 410] {
+        let mut host = Running::start(&server, dir.path(), &clock);
+        host.reaches(|state| matches!(state, State::Enrolled { .. }))
+            .await;
+        let old = host.keeper.credentials().borrow().clone().unwrap();
+        server.book.lock().unwrap().forgotten = Some(status);
+        host.keeper.renew_now();
+        let mut credentials = host.keeper.credentials();
+        let again = credentials.wait_for(|now| {
+            now.as_ref()
+                .is_some_and(|now| now.peer().serial != old.peer().serial)
+        });
+        let again = tokio::time::timeout(Duration::from_secs(20), again).await;
+        let again = again.unwrap().unwrap().clone().unwrap();
+        assert_eq!(
+            again.peer().public_key,
+            old.peer().public_key,
+            "with the key it had"
+        );
+        let asked = server.book.lock().unwrap().last.clone().unwrap();
+        assert_eq!(asked.activation_key.as_deref(), Some("SLV-SECRET"));
+        server.book.lock().unwrap().forgotten = None;
+    }
+    assert_eq!(server.book.lock().unwrap().renewed, 0);
+
+    // Where it is not let in again at once, it waits for somebody, as a new one does.
+    let mut host = Running::start(&server, dir.path(), &clock);
+    host.reaches(|state| matches!(state, State::Enrolled { .. }))
+        .await;
+    {
+        let mut book = server.book.lock().unwrap();
+        (book.open, book.forgotten) = (false, Some(404));
+    }
+    host.keeper.renew_now();
+    host.reaches(|state| matches!(state, State::WaitsForApproval { .. }))
+        .await;
+    assert!(host.keeper.credentials().borrow().is_none());
+    server.approve();
+    host.reaches(|state| matches!(state, State::Enrolled { .. }))
+        .await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_forgotten_again_and_again_asks_ever_more_rarely() {
+    let (clock, dir) = (clock(), tempfile::tempdir().unwrap());
+    let server = Server::start(&clock).await;
+    {
+        let mut book = server.book.lock().unwrap();
+        (book.open, book.forgotten) = (true, Some(404));
+    }
+    let quick = (Duration::from_millis(1), Duration::from_millis(1));
+    let mut options = options(&server, dir.path(), &clock);
+    options.pauses = Pauses {
+        unanswered: quick,
+        refused: (Duration::from_millis(1), Duration::from_hours(1000)),
+        renewal: quick,
+    };
+    let mut host = Running::run(options);
+    // Every certificate is forgotten as soon as it is there, and the pauses double: of 2^32 ms one is soon longer than
+    // anybody waits here.
+    let mut asked = 0;
+    loop {
+        host.keeper.renew_now();
+        let wait = host.reaches(|state| matches!(state, State::Enrolled { .. }));
+        if tokio::time::timeout(Duration::from_secs(1), wait).await.is_err() {
+            break;
+        }
+        let granted = server.book.lock().unwrap().granted;
+        asked = asked.max(granted);
+        assert!(asked < 60, "it does not slow down");
+        tokio::task::yield_now().await;
+    }
+    assert!(asked >= 2, "it did ask anew: {asked}");
+}
+
+#[tokio::test]
+async fn after_two_thirds_of_its_life_a_certificate_is_renewed() {
+    let (clock, dir) = (clock(), tempfile::tempdir().unwrap());
+    let server = Server::start(&clock).await;
+    server.book.lock().unwrap().open = true;
+    let mut host = Running::start(&server, dir.path(), &clock);
+    host.reaches(|state| matches!(state, State::Enrolled { .. }))
+        .await;
+    let first = host.keeper.credentials().borrow().clone().unwrap();
+    drop(host);
+    // Two thirds, and the tenth of the rest in which hosts that came together spread.
+    let due = first.renew_at().duration_since(clock.now());
+    let spread = first.peer().not_after.duration_since(first.renew_at()) / 10;
+    clock.advance(due + spread + SignedDuration::from_secs(1));
+    assert!(!first.is_expired(clock.now()));
+    let host = Running::start(&server, dir.path(), &clock);
     let mut credentials = host.keeper.credentials();
-    let again = credentials.wait_for(|now| now.as_ref().is_some_and(|now| now.peer().serial != serial));
-    tokio::time::timeout(Duration::from_secs(20), again)
+    let renewed = credentials.wait_for(|now| {
+        now.as_ref()
+            .is_some_and(|now| now.peer().serial != first.peer().serial)
+    });
+    tokio::time::timeout(Duration::from_secs(20), renewed)
         .await
         .unwrap()
         .unwrap();
-    assert!(server.book.lock().unwrap().renewed == 0);
+    assert_eq!(server.book.lock().unwrap().renewed, 1);
 }
 
 #[tokio::test]

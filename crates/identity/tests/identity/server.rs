@@ -36,11 +36,14 @@ pub(crate) struct Book {
     pub(crate) requests: Vec<(String, Csr, bool)>,
     pub(crate) granted: usize,
     pub(crate) renewed: usize,
+    /// Renewals that were refused.
+    pub(crate) refused: usize,
     /// Answers to give before any other: status, headers, body.
     pub(crate) first: Vec<(u16, &'static str, Value)>,
     pub(crate) lifetime_hours: u64,
     pub(crate) last: Option<Request>,
-    pub(crate) forgotten: bool,
+    /// Renewals are answered with this.
+    pub(crate) forgotten: Option<u16>,
 }
 
 pub(crate) struct Server {
@@ -208,15 +211,18 @@ impl Inner {
             }
             ("POST", "/enroll/v1/renew") => {
                 let renewal: Renewal = serde_json::from_str(body).unwrap();
-                if book.forgotten {
-                    return no(404, "no such host");
+                if let Some(status) = book.forgotten {
+                    return no(status, "no such host");
                 }
                 if self.nonces.check(&renewal.nonce, &self.clock).is_err() {
                     return no(403, "nonce");
                 }
                 let peer = match self.verifier.check_expired(&renewal.certificate) {
                     Ok(peer) => peer,
-                    Err(refusal) => return no(403, &refusal.to_string()),
+                    Err(refusal) => {
+                        book.refused += 1;
+                        return no(403, &refusal.to_string());
+                    }
                 };
                 if proof::check_renewal(&peer, &renewal.nonce, &renewal.csr, &renewal.proof).is_err() {
                     return no(403, "proof");
