@@ -12,7 +12,7 @@
 
 pub(crate) mod poll;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use fleet::alert::{Smtp, SmtpTls};
@@ -99,7 +99,8 @@ pub(crate) fn start(app: &Shared, tasks: &TaskTracker) -> anyhow::Result<()> {
         }),
     );
     spawn("tell", Box::pin(links::tell::run(app.clone())));
-    let driver = fleet::rollout::Driver::new(app.fleet.clone(), &app.node);
+    let driver = fleet::rollout::Driver::new(app.fleet.clone(), &app.node)
+        .reading(Arc::new(poll::Source(app.clone())));
     spawn("rollouts", Box::pin(driver.run()));
     let watch = fleet::alert::Watch::new(app.fleet.clone(), &app.node, fleet::alert::Thresholds::default());
     spawn("alerts", Box::pin(watch.run()));

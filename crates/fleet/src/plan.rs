@@ -13,20 +13,22 @@
 //! A site is compared with the commit that it has applied. Whether a virtual machine runs, a host's memory and its
 //! NICs come from the reported status. Everything else is taken as the commit before asks for it, for a site that has
 //! reported nothing all of it; the result says so ([`SitePlan::notes`](crate::model::SitePlan)). What is on a host
-//! and not in Git (its base layer, classes and ConfigMaps of other sources) is not known here. A Flux `Kustomization`
-//! in a site's folder is shown as an object; what it builds in its turn is not.
+//! and not in Git (its base layer, classes and ConfigMaps of other sources) is not known here.
+//! Flux `Kustomization`s in a site's folder are followed where they name the site's own repository: to a depth, and not in
+//! circles; see `flux`. What they build of other repositories is not known.
 //!
 //! Values of Secrets and of a site's secret variables never come in: the latter are filled in as `(secret)`.
 //!
 //! | room | |
 //! |---|---|
 //! | `git`, `reach` | trees and what a folder is built from |
-//! | `build`, `diff`, `impact` | objects, fields, costs; pure |
+//! | `build`, `flux`, `diff`, `impact` | objects, what they build in their turn, fields, costs; pure |
 //! | [`Planner`] | a commit for many sites |
 //! | [`Plans`] | plans that people ask for, kept in the database |
 
 mod build;
 mod diff;
+mod flux;
 mod git;
 mod impact;
 mod reach;

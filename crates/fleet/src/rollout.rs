@@ -13,11 +13,13 @@
 //!   a site:  waiting ─► told ─► succeeded          waiting, told: pending while it can't be reached
 //!                        │ ▲        │
 //!                        ▼ │        ▼              reverting ─► reverted
-//!                       failed ◄────┘
+//!                       failed ◄────┘               unchanged: the commit is the same there; no turn
 //! ```
 //!
 //! # What holds
 //!
+//! * A commit concerns the sites whose objects it changes. The others are held at it at once, without a turn: their
+//!   hosts apply what they have already. Where that can't be told a site counts as concerned.
 //! * A site is told only when it can be reached, its wave is open and its maintenance window too, and when nobody
 //!   else is in flight: batches follow each other. A batch has at most as many sites as the wave allows.
 //! * A site that can't be reached for a while (`gate.awayAfter`; a restart takes less) leaves the count: it holds
@@ -36,11 +38,13 @@
 //! | [`window`] | maintenance windows, daylight saving time included |
 //! | [`machine`], `observe`, `advance` | the pure state machine |
 //! | [`lineage`] | a newer commit while an older one is on its way; late sites |
+//! | `concerned` | which sites a commit changes |
 //! | `store`, `turns` | rollouts in the database; one turn: read, think, write |
 //! | [`Driver`] | the task that gives turns |
 //! | [`Policies`], [`Rollouts`] | what the API asks |
 
 mod advance;
+mod concerned;
 mod driver;
 pub mod lineage;
 pub mod machine;

@@ -10,11 +10,10 @@ use kinds::{
     registry::Registry,
 };
 use kustomize::{
-    BuildError, Image, NotServed, Options, Overlay, Patch, Tree, check,
+    BuildError, NotServed, Tree, check,
     order::{self, Stage},
     substitute,
 };
-use serde::Deserialize as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -56,7 +55,7 @@ pub(crate) fn desire(
     variables: &BTreeMap<String, String>,
     registry: &Registry,
 ) -> Result<(Desired, Vec<Value>), Vec<BuildError>> {
-    let options = options(kustomization, ignore).map_err(|e| vec![e])?;
+    let options = kustomize::flux::options(kustomization, ignore).map_err(|e| vec![e])?;
     let mut built = kustomize::build(tree, &kustomization.spec.path, &options)?;
     let mut errors = Vec::new();
     for located in &mut built.objects {
@@ -190,60 +189,6 @@ pub(crate) fn digest(object: &Value) -> Hash {
     let mut short = Hash::default();
     short.copy_from_slice(&whole[..16]);
     short
-}
-
-fn options(kustomization: &Kustomization, ignore: Option<&str>) -> Result<Options, BuildError> {
-    let spec = &kustomization.spec;
-    let wrong = |field: &str, why: String| BuildError {
-        field: format!("spec.{field}"),
-        ..BuildError::new(
-            &format!("Kustomization {}", kustomization.metadata.full_name()),
-            why,
-        )
-    };
-    let mut patches = Vec::new();
-    for patch in &spec.patches {
-        patches.push(Patch::deserialize(patch).map_err(|e| wrong("patches", e.to_string()))?);
-    }
-    for patch in &spec.patches_strategic_merge {
-        patches.push(Patch {
-            patch: Some(patch.to_string()),
-            ..Patch::default()
-        });
-    }
-    for entry in &spec.patches_json6902 {
-        let target = entry.get("target").cloned().unwrap_or_default();
-        let target =
-            kustomize::Target::deserialize(&target).map_err(|e| wrong("patchesJson6902", e.to_string()))?;
-        let text = entry
-            .get("patch")
-            .map(|p| p.as_str().map_or_else(|| p.to_string(), str::to_owned));
-        patches.push(Patch {
-            patch: text,
-            target: Some(target),
-            ..Patch::default()
-        });
-    }
-    let images = spec
-        .images
-        .iter()
-        .map(Image::deserialize)
-        .collect::<Result<Vec<_>, _>>();
-    let common = spec.common_metadata.clone().unwrap_or_default();
-    Ok(Options {
-        ignore: ignore.map(str::to_owned),
-        overlay: Overlay {
-            namespace: spec.target_namespace.clone().unwrap_or_default(),
-            name_prefix: spec.name_prefix.clone().unwrap_or_default(),
-            name_suffix: spec.name_suffix.clone().unwrap_or_default(),
-            patches,
-            images: images.map_err(|e| wrong("images", e.to_string()))?,
-            components: spec.components.clone(),
-            labels: common.labels,
-            annotations: common.annotations,
-        },
-        ..Options::default()
-    })
 }
 
 /// The id of an object in an inventory, as Flux writes it.

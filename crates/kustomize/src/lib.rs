@@ -37,6 +37,7 @@
 
 pub mod build;
 pub mod check;
+pub mod flux;
 mod generate;
 mod hash;
 pub mod ignore;

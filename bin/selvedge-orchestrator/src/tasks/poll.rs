@@ -175,23 +175,9 @@ impl fleet::plan::Source for Source {
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<fleet::plan::Fetched, String>> + Send + 's>> {
         Box::pin(async move {
             let app = &self.0;
-            let repository = app
-                .fleet
-                .repositories()
-                .find(&wanted.tenant, &wanted.repository)
-                .await
-                .map_err(|error| error.to_string())?
-                .ok_or("the repository is gone")?;
+            let repository = found(app, wanted).await?;
             let folder = folder(app, &wanted.tenant, &repository);
-            if !repository.hosted {
-                let remote = remote(app, &wanted.tenant, &repository)
-                    .await
-                    .map_err(|problem| problem.detail().to_owned())?;
-                remote
-                    .fetch(&app.git, &folder)
-                    .await
-                    .map_err(|error| error.to_string())?;
-            }
+            fetched(app, &wanted.tenant, &repository, &folder).await?;
             let commit = async |reference: &str| {
                 git::resolve(&folder, reference)
                     .await
@@ -205,4 +191,49 @@ impl fleet::plan::Source for Source {
             })
         })
     }
+
+    fn holding<'s>(
+        &'s self,
+        wanted: &'s fleet::plan::Wanted,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<PathBuf, String>> + Send + 's>> {
+        Box::pin(async move {
+            let app = &self.0;
+            let repository = found(app, wanted).await?;
+            let folder = folder(app, &wanted.tenant, &repository);
+            let here = git::resolve(&folder, &wanted.to).await;
+            // Another process may have looked at the repository: then its copy has the commit and ours not.
+            if !matches!(here, Ok(Some(_))) {
+                fetched(app, &wanted.tenant, &repository, &folder).await?;
+            }
+            Ok(folder)
+        })
+    }
+}
+
+async fn found(app: &Shared, wanted: &fleet::plan::Wanted) -> Result<Repository, String> {
+    app.fleet
+        .repositories()
+        .find(&wanted.tenant, &wanted.repository)
+        .await
+        .map_err(|error| error.to_string())?
+        .ok_or_else(|| "the repository is gone".into())
+}
+
+/// Brings the copy of a repository elsewhere up to date.
+async fn fetched(
+    app: &Shared,
+    tenant: &str,
+    repository: &Repository,
+    folder: &std::path::Path,
+) -> Result<(), String> {
+    if repository.hosted {
+        return Ok(());
+    }
+    let remote = remote(app, tenant, repository)
+        .await
+        .map_err(|problem| problem.detail().to_owned())?;
+    remote
+        .fetch(&app.git, folder)
+        .await
+        .map_err(|error| error.to_string())
 }

@@ -74,7 +74,8 @@ pub struct RolloutSite {
     pub site: String,
     /// Name of its wave.
     pub wave: String,
-    /// `waiting`, `told`, `succeeded`, `failed`, `reverting`, `reverted`, `left`; `pending` while it can't be reached.
+    /// `waiting`, `told`, `succeeded`, `failed`, `reverting`, `reverted`, `unchanged` (the
+    /// commit changes nothing there); `pending` while it can't be reached.
     pub state: String,
     /// Why it failed.
     pub reason: String,
@@ -123,6 +124,9 @@ pub struct WaveProgress {
     pub failed: i64,
     /// Sites that were not there; they catch up.
     pub pending: i64,
+    /// Sites of the wave for which the commit changes nothing: they are at it without a turn. Not in `total`.
+    #[serde(default)]
+    pub unchanged: i64,
     /// The sites by name, when asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sites: Option<Vec<String>>,

@@ -19,8 +19,8 @@ pub(super) type Built = Result<BTreeMap<ObjectKey, Value>, Vec<String>>;
 pub(super) type Folder = Result<Arc<Build>, Vec<String>>;
 
 /// Builds a folder.
-pub(super) fn folder(tree: &dyn Tree, path: &str) -> Folder {
-    kustomize::build(tree, path, &Options::default())
+pub(super) fn folder(tree: &dyn Tree, path: &str, options: &Options) -> Folder {
+    kustomize::build(tree, path, options)
         .map(Arc::new)
         .map_err(|errors| said(&errors))
 }

@@ -17,11 +17,16 @@ use super::git::CommitTree;
 /// Folders below a site's folder that are looked into for kustomization files.
 const MOST_FOLDERS: usize = 10_000;
 
+/// The group of Flux's `Kustomization`, as every manifest of one has it.
+const FLUX: &[u8] = b"kustomize.toolkit.fluxcd.io";
+
 /// What folders reach, for one commit.
 pub(super) struct Reach<'t> {
     tree: &'t CommitTree,
     /// By folder: what it names outside of itself.
     known: HashMap<String, BTreeSet<String>>,
+    /// A file was seen that may hold a Flux `Kustomization`: then more is built than what was reached.
+    pub(super) goes_on: bool,
 }
 
 impl<'t> Reach<'t> {
@@ -29,6 +34,7 @@ impl<'t> Reach<'t> {
         Self {
             tree,
             known: HashMap::new(),
+            goes_on: false,
         }
     }
 
@@ -54,7 +60,12 @@ impl<'t> Reach<'t> {
             if parts.insert(path.clone(), id).is_some() {
                 continue;
             }
-            if matches!(self.tree.entry(&path)?, Some(Entry::Folder)) {
+            let entry = self.tree.entry(&path)?;
+            if matches!(entry, Some(Entry::File)) && !self.goes_on {
+                let bytes = self.tree.read(&path)?;
+                self.goes_on = bytes.windows(FLUX.len()).any(|some| some == FLUX);
+            }
+            if matches!(entry, Some(Entry::Folder)) {
                 todo.extend(
                     self.outside(&path)?
                         .into_iter()
@@ -86,18 +97,23 @@ impl<'t> Reach<'t> {
                 match entry {
                     Entry::Folder => todo.push(path),
                     Entry::Link(target) => self.leaves(folder, &here, &target, &mut outside),
-                    Entry::File
-                        if matches!(
+                    Entry::File => {
+                        let names = matches!(
                             name.as_str(),
                             "kustomization.yaml" | "kustomization.yml" | "Kustomization"
-                        ) =>
-                    {
+                        );
+                        if !names && (self.goes_on || !is_manifest(&name)) {
+                            continue;
+                        }
                         let bytes = self.tree.read(&path)?;
-                        for text in texts(&String::from_utf8_lossy(&bytes)) {
-                            self.leaves(folder, &here, &text, &mut outside);
+                        self.goes_on |= bytes.windows(FLUX.len()).any(|some| some == FLUX);
+                        if names {
+                            for text in texts(&String::from_utf8_lossy(&bytes)) {
+                                self.leaves(folder, &here, &text, &mut outside);
+                            }
                         }
                     }
-                    _ => {}
+                    Entry::Submodule => {}
                 }
             }
         }
@@ -120,6 +136,10 @@ impl<'t> Reach<'t> {
             }
         }
     }
+}
+
+fn is_manifest(name: &str) -> bool {
+    [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end))
 }
 
 /// Every text in a YAML file; of one that can't be read, every word, since the build will say what is wrong.

@@ -49,6 +49,14 @@ pub trait Source: Send + Sync + 'static {
         &'s self,
         wanted: &'s Wanted,
     ) -> Pin<Box<dyn Future<Output = Result<Fetched, String>> + Send + 's>>;
+
+    /// A bare repository that has `to`, a commit's hash. Where it is here already nothing need be fetched.
+    fn holding<'s>(
+        &'s self,
+        wanted: &'s Wanted,
+    ) -> Pin<Box<dyn Future<Output = Result<PathBuf, String>> + Send + 's>> {
+        Box::pin(async move { Ok(self.fetch(wanted).await?.folder) })
+    }
 }
 
 /// See [`Fleet::plans`].
@@ -339,7 +347,7 @@ async fn inputs(
     let rows = fleet.db().query(sql).await?;
     let site = |row: &Row| SiteInput {
         name: row.text(1),
-        path: row.str(2).trim_start_matches("./").trim_matches('/').to_owned(),
+        path: super::run::clean(row.str(2)),
         applied: row.opt_text(3),
         variables: variables(row),
         secret_variables: row.json(5),

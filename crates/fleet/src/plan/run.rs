@@ -7,13 +7,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kinds::registry::Registry;
+use kinds::{object::ObjectKey, registry::Registry};
 use kustomize::TreeError;
 use reconcile::section::Impact;
 
 use super::{
-    build::{self, Built, Folder},
+    build::{self, Folder},
     diff,
+    flux::{self, Part, Whole},
     git::{CommitTree, Reader},
     impact::{self, HostState},
     reach::Reach,
@@ -28,6 +29,8 @@ const MOST_FIELDS: usize = 20_000;
 const KEPT: usize = 64;
 /// Commits that sites may be at; those at others are compared with the plan's own.
 const MOST_COMMITS: usize = 16;
+/// Folders that are built to tell whether they are the same though their files are not. Beyond they count as changed.
+const MOST_BUILT: usize = 1000;
 
 /// A site to plan for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,6 +68,18 @@ pub struct Planner {
     now: Timestamp,
     kept: HashMap<(String, String), Folder>,
     fields: usize,
+    /// By commit and folder.
+    same: HashMap<(String, String), bool>,
+    built: usize,
+}
+
+/// What is told by ids alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    Same,
+    Differ,
+    /// They are the same, and a Flux Kustomization among them may build others.
+    GoOn,
 }
 
 /// A site that a commit changes.
@@ -98,6 +113,8 @@ impl Planner {
             now,
             kept: HashMap::new(),
             fields: 0,
+            same: HashMap::new(),
+            built: 0,
         })
     }
 
@@ -115,7 +132,11 @@ impl Planner {
                 Some(differs) => *differs,
                 None => {
                     // What can't be read is a change: the build will say what is the matter.
-                    let differs = self.differs(&from, &site.path).unwrap_or(true);
+                    let differs = match self.files(&from, &site.path) {
+                        Ok(Files::GoOn) => !self.same(&from, &site.path),
+                        Ok(files) => files == Files::Differ,
+                        Err(_) => true,
+                    };
                     known.insert(key, differs);
                     differs
                 }
@@ -144,18 +165,81 @@ impl Planner {
         Ok(applied.to_owned())
     }
 
-    fn differs(&self, from: &str, path: &str) -> Result<bool, TreeError> {
-        let before = &self.trees[from];
-        if before.id("")? == self.to_tree.id("")? {
-            return Ok(false);
+    /// Whether a folder's objects are the same at a commit as at the new one, before variables are filled in. Where
+    /// that can't be told they are not.
+    pub fn same(&mut self, from: &str, path: &str) -> bool {
+        let path = clean(path);
+        let key = (from.to_owned(), path.clone());
+        if let Some(known) = self.same.get(&key) {
+            return *known;
         }
-        // Where all that it is built from is the same, the other commit reaches the same places too.
-        for (part, id) in Reach::new(&self.to_tree).parts(path)? {
-            if before.id(&part)? != id {
-                return Ok(true);
+        let same = self.compare(from, &path).unwrap_or(false);
+        self.same.insert(key, same);
+        same
+    }
+
+    fn compare(&mut self, from: &str, path: &str) -> Result<bool, PlanError> {
+        if !self.trees.contains_key(from) {
+            let Some(tree) = self.reader.commit(from)? else {
+                return Ok(false);
+            };
+            self.trees.insert(from.to_owned(), tree);
+        }
+        Ok(self.builds_same(from, &Part::new(path, &Map::new()), 0))
+    }
+
+    /// Builds at both commits, and what Kustomizations build in their turn.
+    fn builds_same(&mut self, from: &str, part: &Part, depth: usize) -> bool {
+        if part.way.is_empty() && matches!(self.files(from, &part.path), Ok(Files::Same)) {
+            return true;
+        }
+        if self.built >= MOST_BUILT || depth > flux::DEEPEST {
+            return false;
+        }
+        self.built += 1;
+        let (Ok(before), Ok(after)) = (self.folder(Some(from), part), self.folder(None, part)) else {
+            return false;
+        };
+        if before.objects.len() != after.objects.len() {
+            return false;
+        }
+        for (before, after) in before.objects.iter().zip(&after.objects) {
+            if before.object != after.object {
+                return false;
+            }
+            if !flux::is_kustomization(&ObjectKey::of(&after.object)) {
+                continue;
+            }
+            // Which folder it names may depend on the site's variables.
+            let next = match flux::of_site(&after.object) {
+                Ok(Some((read, ..))) if read.spec.path.contains('$') => return false,
+                Ok(Some((read, options, way))) => {
+                    Part::new(&clean(&read.spec.path), &Map::new()).built(options, way)
+                }
+                Ok(None) => continue,
+                Err(_) => return false,
+            };
+            if !self.builds_same(from, &next, depth + 1) {
+                return false;
             }
         }
-        Ok(false)
+        true
+    }
+
+    /// What the ids of everything that a folder is built from say.
+    fn files(&self, from: &str, path: &str) -> Result<Files, TreeError> {
+        let before = self.tree(Some(from));
+        if before.id("")? == self.to_tree.id("")? {
+            return Ok(Files::Same);
+        }
+        // Where all that it is built from is the same, the other commit reaches the same places too.
+        let mut reach = Reach::new(&self.to_tree);
+        for (part, id) in reach.parts(path)? {
+            if before.id(&part)? != id {
+                return Ok(Files::Differ);
+            }
+        }
+        Ok(if reach.goes_on { Files::GoOn } else { Files::Same })
     }
 
     /// What one site's change is.
@@ -168,8 +252,8 @@ impl Planner {
                     .map(|name| (name.clone(), diff::HIDDEN.to_owned())),
             );
         }
-        let before = self.objects(Some(from), &site.path, &variables);
-        let after = self.objects(None, &site.path, &variables);
+        let before = self.whole(Some(from), site, &variables);
+        let after = self.whole(None, site, &variables);
         let mut plan = SitePlan {
             site: site.name.clone(),
             impact: word(Impact::None).into(),
@@ -179,7 +263,7 @@ impl Planner {
             plan.notes
                 .push(format!("compared with commit {from}, which it is at"));
         }
-        let after = match after {
+        let mut after = match after {
             Ok(after) => after,
             Err(errors) => {
                 plan.errors = errors;
@@ -189,8 +273,11 @@ impl Planner {
         let before = before.unwrap_or_else(|errors| {
             plan.notes
                 .push(format!("the commit before can't be built: {}", errors.join("; ")));
-            BTreeMap::new()
+            Whole::default()
         });
+        after.keep(&before);
+        plan.notes.append(&mut after.notes);
+        let (before, after) = (before.objects, after.objects);
         let costs = impact::costs(&before, &after, hosts, self.now);
         plan.errors = costs.errors;
         plan.notes.extend(costs.notes);
@@ -234,30 +321,49 @@ impl Planner {
     }
 
     /// The objects of a site, at a commit before or at the new one.
-    fn objects(&mut self, from: Option<&str>, path: &str, variables: &Map) -> Built {
-        let tree = from.map_or(&self.to_tree, |from| {
-            self.trees.get(from).unwrap_or(&self.to_tree)
-        });
-        let key = (from.unwrap_or_default().to_owned(), path.to_owned());
-        let folder = match self.kept.get(&key) {
-            Some(folder) => folder.clone(),
-            None => {
-                // A site that is new in this commit was nothing before.
-                let there = from.is_none() || matches!(tree.id(path), Ok(Some(_)) | Err(_));
-                let folder = if there {
-                    build::folder(tree, path)
-                } else {
-                    Ok(Arc::default())
-                };
-                if self.kept.len() >= KEPT {
-                    self.kept.clear();
-                }
-                self.kept.insert(key, folder.clone());
-                folder
-            }
-        };
-        build::objects(tree, &folder, variables, &self.registry)
+    fn whole(&mut self, from: Option<&str>, site: &SiteInput, variables: &Map) -> Result<Whole, Vec<String>> {
+        let root = Part::new(&site.path, variables);
+        flux::whole(root, &site.variables, &site.secret_variables, |part| {
+            let folder = self.folder(from, part);
+            build::objects(self.tree(from), &folder, &part.variables, &self.registry)
+        })
     }
+
+    /// A commit before, or the new one.
+    fn tree(&self, from: Option<&str>) -> &CommitTree {
+        from.and_then(|from| self.trees.get(from))
+            .unwrap_or(&self.to_tree)
+    }
+
+    /// A folder's objects before variables are filled in.
+    fn folder(&mut self, from: Option<&str>, part: &Part) -> Folder {
+        let path = part.path.as_str();
+        let key = (
+            from.unwrap_or_default().to_owned(),
+            format!("{path}\0{}", part.way),
+        );
+        if let Some(folder) = self.kept.get(&key) {
+            return folder.clone();
+        }
+        let tree = self.tree(from);
+        // A site that is new in this commit was nothing before.
+        let there = from.is_none() || matches!(tree.id(path), Ok(Some(_)) | Err(_));
+        let folder = if there {
+            build::folder(tree, path, &part.options)
+        } else {
+            Ok(Arc::default())
+        };
+        if self.kept.len() >= KEPT {
+            self.kept.clear();
+        }
+        self.kept.insert(key, folder.clone());
+        folder
+    }
+}
+
+/// A folder as trees name it.
+pub(super) fn clean(path: &str) -> String {
+    path.trim_start_matches("./").trim_matches('/').to_owned()
 }
 
 /// Adds a site to the totals.

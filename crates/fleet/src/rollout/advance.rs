@@ -85,7 +85,8 @@ impl Rollout {
         let mut waits = None;
         while opened < self.rules.count() && (opened == 0 || !busy(opened - 1)) {
             let wave = self.rules.wave(opened);
-            let empty = !self.sites.values().any(|site| site.wave == opened);
+            let concerned = |site: &Site| site.wave == opened && site.turn != Turn::Unchanged;
+            let empty = !self.sites.values().any(concerned);
             if wave.approval && self.approved <= opened && !empty {
                 waits = Some(wave.name);
                 break;
@@ -186,7 +187,7 @@ impl Rollout {
 
     /// How many sites of a wave are told at once.
     fn batch_size(&self, wave: usize, rules: &Wave) -> usize {
-        let counts = |site: &&Site| site.wave == wave && !site.away;
+        let counts = |site: &&Site| site.wave == wave && !site.away && site.turn != Turn::Unchanged;
         rules.batch.of(self.sites.values().filter(counts).count()).max(1)
     }
 
@@ -199,6 +200,18 @@ impl Rollout {
         let (mut open, mut failed) = (0_usize, 0_usize);
         for (id, site) in &mut self.sites {
             let seen = &view[id];
+            if site.turn == Turn::Unchanged {
+                // Back to its own commit, which is the same for it; nobody waits for that.
+                if let Some(commit) = site
+                    .before
+                    .clone()
+                    .filter(|before| seen.pin.as_ref() != Some(before))
+                {
+                    let site = id.clone();
+                    pins.push((None, Action::Pin { site, commit }));
+                }
+                continue;
+            }
             let Some(back) = self.previous.clone().or_else(|| site.before.clone()) else {
                 continue;
             };

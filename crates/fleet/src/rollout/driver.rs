@@ -12,6 +12,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,7 +24,7 @@ use super::{
     store::Line,
     turns::{self, Next},
 };
-use crate::{Error, Fleet, args, db::Sql};
+use crate::{Error, Fleet, args, db::Sql, plan::Source};
 
 /// The lease.
 const LEASE: &str = "rollouts";
@@ -40,7 +42,6 @@ const MOST_WATCHED: Duration = Duration::from_secs(60);
 const KEEP: Duration = Duration::from_secs(30);
 
 /// Gives rollouts their turns.
-#[derive(Debug)]
 pub struct Driver {
     fleet: Fleet,
     node: String,
@@ -48,6 +49,16 @@ pub struct Driver {
     /// The last change that was looked at; `None`: not the leader, or it has just begun.
     seen: Option<i64>,
     leads_until: Option<Instant>,
+    source: Option<Arc<dyn Source>>,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("node", &self.node)
+            .field("lines", &self.lines.len())
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -119,7 +130,16 @@ impl Driver {
             lines: BTreeMap::new(),
             seen: None,
             leads_until: None,
+            source: None,
         }
+    }
+
+    /// Where commits can be read, so that a rollout covers only the sites that its commit changes. Without it every
+    /// rollout covers all sites.
+    #[must_use]
+    pub fn reading(mut self, source: Arc<dyn Source>) -> Self {
+        self.source = Some(source);
+        self
     }
 
     /// Runs for ever; to end it, drop it.
@@ -194,7 +214,7 @@ impl Driver {
         };
         let started = Instant::now();
         watch.dirty = false;
-        match turns::turn(&self.fleet, line, watch.steady).await {
+        match turns::turn(&self.fleet, line, watch.steady, self.source.as_ref()).await {
             Ok((next, steady)) => {
                 watch.next = next;
                 watch.steady = watch.steady.max(steady);

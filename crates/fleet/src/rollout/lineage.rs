@@ -1,6 +1,8 @@
 //! The rollouts of one repository and policy together: the one that is on its way, and the last one that came
 //! through, which late sites still catch up with.
 
+use std::collections::BTreeSet;
+
 use super::{
     machine::{Action, Command, Now, Phase, Refused, Rollout, Step, Turn, View},
     policy::Rules,
@@ -39,7 +41,17 @@ impl Lineage {
     }
 
     /// A newer commit: the active rollout is superseded (and given back), a new one begins.
-    pub fn push(&mut self, commit: &str, rules: Rules, why: &str, view: &View) -> Option<Rollout> {
+    ///
+    /// `same` are sites for which the commit is the same as the one they are held at. They get no turn, unless
+    /// something is open there: a rollout that never came through has told them theirs, or a host refuses it.
+    pub fn push(
+        &mut self,
+        commit: &str,
+        rules: Rules,
+        why: &str,
+        view: &View,
+        same: &BTreeSet<String>,
+    ) -> Option<Rollout> {
         let mut rollout = Rollout::new(commit, self.approved().map(Into::into), rules);
         let old = self.active.take().map(|mut old| {
             // Nothing refuses this.
@@ -50,6 +62,14 @@ impl Lineage {
         for (id, site) in &mut rollout.sites {
             let before = old.as_ref().and_then(|old| old.sites.get(id));
             site.strayed = before.is_some_and(|b| b.is_told() || (b.strayed && b.batch.is_none()));
+            let seen = &view[id];
+            let refused =
+                |(refused, _): &(String, String)| refused == commit || Some(refused) == seen.pin.as_ref();
+            let refused = seen.quarantined.iter().any(refused);
+            if same.contains(id) && seen.pin.is_some() && !site.strayed && !refused {
+                site.turn = Turn::Unchanged;
+                site.before.clone_from(&seen.pin);
+            }
         }
         self.active = Some(rollout);
         old

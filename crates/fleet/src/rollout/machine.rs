@@ -122,6 +122,8 @@ pub enum Turn {
     Reverted,
     /// A later rollout has told it something else.
     Left,
+    /// The commit changes nothing there: it is held at it without a turn.
+    Unchanged,
 }
 
 impl Turn {
@@ -136,6 +138,7 @@ impl Turn {
             Self::Reverting => "reverting",
             Self::Reverted => "reverted",
             Self::Left => "left",
+            Self::Unchanged => "unchanged",
         }
     }
 }
@@ -398,6 +401,7 @@ impl Rollout {
         }
         self.observe(view, now, &mut step);
         self.judge(view, &mut step.actions);
+        self.retarget(view, &mut step.actions);
         let before = step.actions.len();
         if self.phase != Phase::Halted {
             self.advance(view, now, &mut step);
@@ -434,6 +438,19 @@ impl Rollout {
                 away: !seen.online,
                 ..Site::default()
             });
+        }
+    }
+
+    /// Sites for which the commit changes nothing are held at it from the beginning. Nothing moves there, so that
+    /// neither waves nor windows nor a halt are in the way.
+    fn retarget(&self, view: &View, actions: &mut Vec<Action>) {
+        for (id, _) in self.sites.iter().filter(|(_, site)| site.turn == Turn::Unchanged) {
+            if view[id].pin.as_deref() != Some(&self.commit) {
+                actions.push(Action::Pin {
+                    site: id.clone(),
+                    commit: self.commit.clone(),
+                });
+            }
         }
     }
 

@@ -21,6 +21,10 @@ impl Rollout {
                 && !site.quarantined
             {
                 site.quarantined = true;
+                if site.turn == Turn::Unchanged {
+                    // It does change something there: from now on it is one of those that were told.
+                    site.batch = Some(self.batch);
+                }
                 fail(
                     id,
                     site,
@@ -94,7 +98,8 @@ impl Rollout {
             return self.enter(actions, Phase::Halted, why);
         }
         let settled = |site: &&Site| {
-            matches!(site.turn, Turn::Succeeded | Turn::Failed) || (!site.away && site.turn != Turn::Left)
+            matches!(site.turn, Turn::Succeeded | Turn::Failed)
+                || (!site.away && !matches!(site.turn, Turn::Left | Turn::Unchanged))
         };
         let whole = self.sites.values().filter(settled).count();
         let budget = self.rules.failure_budget.of(whole);

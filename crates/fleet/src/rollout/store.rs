@@ -208,6 +208,20 @@ pub(super) async fn view(fleet: &Fleet, line: &Line) -> Result<View, Error> {
     Ok(view)
 }
 
+/// The folders of a line's sites, by site.
+pub(super) async fn folders(fleet: &Fleet, line: &Line) -> Result<BTreeMap<String, String>, Error> {
+    let rows = fleet
+        .db()
+        .rows(
+            "SELECT s.id,s.path FROM site s
+             JOIN repository r ON r.tenant=s.tenant AND r.id=s.repository
+             WHERE s.tenant=$1 AND s.repository=$2 AND COALESCE(s.branch,r.branch)=$3 AND s.policy=$4",
+            args![&line.tenant, &line.repository, &line.branch, &line.policy],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| (row.text(0), row.text(1))).collect())
+}
+
 /// The newest commit of a line's branch.
 pub(super) async fn head(fleet: &Fleet, line: &Line) -> Result<Option<HeadRow>, Error> {
     let row = fleet
@@ -541,6 +555,10 @@ pub(super) fn progress(rollout: &Rollout) -> Vec<WaveProgress> {
         let Some(wave) = waves.get_mut(site.wave) else {
             continue;
         };
+        if site.turn == Turn::Unchanged {
+            wave.unchanged += 1;
+            continue;
+        }
         wave.total += 1;
         wave.told += i64::from(site.batch.is_some());
         wave.succeeded += i64::from(site.turn == Turn::Succeeded);
@@ -564,7 +582,7 @@ pub(super) fn progress(rollout: &Rollout) -> Vec<WaveProgress> {
         };
     }
     // A last wave that nobody is in is of no interest.
-    if waves.len() > 1 && waves.last().is_some_and(|wave| wave.total == 0) {
+    if waves.len() > 1 && waves.last().is_some_and(|wave| wave.total + wave.unchanged == 0) {
         waves.pop();
     }
     waves

@@ -94,11 +94,17 @@ impl Sim {
     }
 
     fn push(&mut self, commit: &str, rules: &Rules) {
+        self.push_same(commit, rules, &[]);
+    }
+
+    /// A commit that changes nothing for some sites.
+    fn push_same(&mut self, commit: &str, rules: &Rules, same: &[&str]) {
+        let same = same.iter().map(|site| (*site).to_owned()).collect();
         assert_eq!(rules.check(), []);
         let view = self.view();
         let old = self
             .lineage
-            .push(commit, rules.clone(), &format!("{commit} is newer"), &view);
+            .push(commit, rules.clone(), &format!("{commit} is newer"), &view, &same);
         let _ = writeln!(
             self.log,
             "{} push {commit}{}",

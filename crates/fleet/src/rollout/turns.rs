@@ -1,14 +1,15 @@
 //! One turn of a line: read, think, write. And what persons ask of a rollout.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use super::{
     Action, Command, Lineage, Now, Phase, Rollout, Step, Turn, View,
+    concerned::{self, Same},
     store::{self, Line, Loaded, Stored, Write},
 };
-use crate::{Caller, Error, Fleet};
+use crate::{Caller, Error, Fleet, plan::Source};
 
 /// How often a turn begins anew when somebody else wrote first.
 const TRIES: usize = 5;
@@ -42,8 +43,14 @@ impl Next {
 }
 
 /// One turn. `steady` is how long the line has been watched; what is stored counts if it is more.
-pub(super) async fn turn(fleet: &Fleet, line: &Line, steady: Duration) -> Result<(Next, Duration), Error> {
+pub(super) async fn turn(
+    fleet: &Fleet,
+    line: &Line,
+    steady: Duration,
+    source: Option<&Arc<dyn Source>>,
+) -> Result<(Next, Duration), Error> {
     let caller = Caller::system(&line.tenant, "rollouts");
+    let mut known: Option<(String, Same)> = None;
     for _ in 0..TRIES {
         let loaded = store::load(fleet, line).await?;
         let view = store::view(fleet, line).await?;
@@ -60,7 +67,14 @@ pub(super) async fn turn(fleet: &Fleet, line: &Line, steady: Duration) -> Result
             && let Some((rules, policy)) = store::policy(fleet, line).await?
         {
             let why = format!("commit {} is newer", short(&head.commit));
-            let old = lineage.push(&head.commit, rules, &why, &view);
+            if let Some(source) = source
+                && known.as_ref().is_none_or(|(commit, _)| *commit != head.commit)
+            {
+                let same = concerned::same(fleet, line, &head.commit, &view, source).await?;
+                known = Some((head.commit.clone(), same));
+            }
+            let same = known.as_ref().map(|(_, same)| concerned::still(same, &view));
+            let old = lineage.push(&head.commit, rules, &why, &view, &same.unwrap_or_default());
             ended = old.map(|old| {
                 let actions = vec![Action::Enter {
                     phase: Phase::Superseded,

@@ -284,3 +284,122 @@ fn commands_out_of_place_are_refused() {
     assert_eq!(sim.newest().phase, Phase::Succeeded);
     assert_eq!(at("2026-11-20T12:42:00Z"), sim.now.wall);
 }
+
+#[test]
+fn a_commit_that_concerns_two_sites() {
+    let mut sim = Sim::new(&FIVE);
+    sim.push("c1", &waves());
+    sim.minutes(40);
+    sim.log.clear();
+    // One that is away is held at the commit like the others, and nobody waits for it.
+    sim.site("delft").view.online = false;
+    sim.push_same("c2", &waves(), &["berlin", "delft", "essen"]);
+    sim.minutes(1);
+    assert_eq!(
+        sim.pins(),
+        [
+            ("berlin", "c2"),
+            ("delft", "c2"),
+            ("essen", "c2"),
+            ("fulda", "c1"),
+            ("gent", "c2")
+        ]
+    );
+    sim.minutes(19);
+    insta::assert_snapshot!(sim.log, @r"
+    40 push c2
+    40 c2: wave 0 opens
+    40 c2: batch 1: gent
+    40 c2: running
+    46 c2: gent is through
+    46 c2: wave 1 opens
+    46 c2: batch 2: fulda
+    52 c2: fulda is through
+    52 c2: succeeded
+    ");
+    let waves = super::super::store::progress(sim.newest());
+    let told: Vec<_> = waves
+        .iter()
+        .map(|wave| {
+            (
+                wave.name.as_str(),
+                wave.total,
+                wave.succeeded,
+                wave.pending,
+                wave.unchanged,
+            )
+        })
+        .collect();
+    assert_eq!(told, [("canary", 1, 1, 0, 1), ("rest", 1, 1, 0, 2)]);
+    // Taken back: everybody is where they were.
+    sim.lineage.revert("ada takes it back").unwrap();
+    sim.minutes(3);
+    assert!(sim.pins().iter().all(|(_, pin)| *pin == "c1"), "{:?}", sim.pins());
+    assert_eq!(sim.newest().phase, Phase::Reverted);
+}
+
+#[test]
+fn a_commit_that_concerns_nobody_is_through_at_once() {
+    let mut sim = Sim::new(&FIVE);
+    let mut careful = waves();
+    careful.waves[0].approval = true;
+    sim.push("c1", &careful);
+    sim.minutes(1);
+    sim.command(Command::Approve);
+    sim.minutes(40);
+    assert_eq!(sim.newest().phase, Phase::Succeeded);
+    sim.push_same("c2", &careful, &["berlin", "delft", "essen", "fulda", "gent"]);
+    sim.minutes(1);
+    assert_eq!(
+        sim.newest().phase,
+        Phase::Succeeded,
+        "nobody is asked to approve nothing"
+    );
+    assert!(sim.pins().iter().all(|(_, pin)| *pin == "c2"), "{:?}", sim.pins());
+}
+
+#[test]
+fn what_is_open_at_a_site_is_not_passed_over() {
+    let mut sim = Sim::new(&FIVE);
+    sim.push("c1", &waves());
+    sim.minutes(40);
+    // A rollout stops halfway; the next commit is the same as that one for the site that was told, and the same as the
+    // one before for a site that has refused its own.
+    sim.fate("berlin", "c2", Fate::Refuses);
+    sim.push("c2", &waves());
+    sim.minutes(3);
+    assert_eq!(sim.newest().phase, Phase::Halted);
+    sim.site("gent")
+        .view
+        .quarantined
+        .push(("c1".into(), "it was cut off".into()));
+    sim.push_same("c3", &waves(), &["berlin", "delft", "essen", "gent"]);
+    let turns: Vec<_> = sim
+        .newest()
+        .sites
+        .iter()
+        .map(|(id, site)| (id.as_str(), site.turn))
+        .collect();
+    use Turn::{Unchanged, Waiting};
+    assert_eq!(
+        turns,
+        [
+            ("berlin", Waiting),
+            ("delft", Unchanged),
+            ("essen", Unchanged),
+            ("fulda", Waiting),
+            ("gent", Waiting)
+        ]
+    );
+    // And a host that refuses what should have been the same halts it, as any other.
+    sim.fate("delft", "c3", Fate::Refuses);
+    sim.minutes(2);
+    assert_eq!(sim.newest().phase, Phase::Halted);
+    assert!(
+        sim.newest()
+            .reason
+            .starts_with("site delft: it refused the commit"),
+        "{}",
+        sim.newest().reason
+    );
+}

@@ -9,7 +9,8 @@ use super::*;
 enum Event {
     Goes(usize),
     Comes(usize),
-    Push(usize),
+    /// A commit, and for which sites it changes something.
+    Push(usize, u16),
     Approve,
     Halt,
     Resume,
@@ -23,7 +24,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => (0..12_usize).prop_map(Event::Goes),
         4 => (0..12_usize).prop_map(Event::Comes),
-        1 => (0..4_usize).prop_map(Event::Push),
+        1 => (0..4_usize, prop_oneof![Just(u16::MAX), any::<u16>()]).prop_map(|(n, touched)| Event::Push(n, touched)),
         2 => Just(Event::Approve),
         1 => Just(Event::Halt),
         2 => Just(Event::Resume),
@@ -163,6 +164,13 @@ fn check(before: Option<&Rollout>, after: Option<&Rollout>, actions: &[Action], 
         match action {
             Action::Pin { site, commit } if *commit == after.commit => {
                 let site_after = &after.sites[site];
+                if site_after.turn == Turn::Unchanged {
+                    assert!(
+                        view[site].pin.is_some(),
+                        "{site} has nothing that could be the same"
+                    );
+                    continue;
+                }
                 assert!(site_after.wave < after.opened, "{site} before its wave");
                 let was_told = before.sites.get(site).is_some_and(Site::is_told);
                 assert!(was_told || view[site].online, "{site} was told and is not there");
@@ -224,10 +232,12 @@ proptest! {
             match event {
                 Event::Goes(n) => sim.site(&names[n % names.len()].clone()).view.online = false,
                 Event::Comes(n) => sim.site(&names[n % names.len()].clone()).view.online = true,
-                Event::Push(n) => {
+                Event::Push(n, touched) => {
                     let commit = format!("c{n}");
+                    let same = names.iter().enumerate().filter(|(n, _)| touched & (1 << n) == 0);
+                    let same: Vec<&str> = same.map(|(_, name)| name.as_str()).collect();
                     if sim.newest().commit != commit {
-                        sim.push(&commit, &rules);
+                        sim.push_same(&commit, &rules, &same);
                     }
                 }
                 Event::Approve => drop(sim.newest().command(Command::Approve)),

@@ -16,19 +16,19 @@ use crate::steering::world::World;
 use crate::support::both;
 
 /// A repository that is written with `git fast-import`, as fast as that is.
-struct Repo {
+pub(crate) struct Repo {
     dir: tempfile::TempDir,
 }
 
 impl Repo {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let repo = Self { dir };
         repo.git(&["init", "-q", "--bare", "-b", "main", "."]);
         repo
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
@@ -47,7 +47,7 @@ impl Repo {
     }
 
     /// A commit on main with these files changed; empty content deletes.
-    fn commit(&self, files: &[(String, String)]) -> String {
+    pub(crate) fn commit(&self, files: &[(String, String)]) -> String {
         use std::io::Write as _;
         let parent = Command::new("git")
             .args(["rev-parse", "-q", "--verify", "main"])
@@ -80,7 +80,7 @@ impl Repo {
     }
 }
 
-fn files(list: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(crate) fn files(list: &[(&str, &str)]) -> Vec<(String, String)> {
     list.iter()
         .map(|(path, content)| ((*path).to_owned(), (*content).to_owned()))
         .collect()
@@ -92,7 +92,7 @@ fn machine(name: &str, class: &str, power: &str) -> String {
     )
 }
 
-fn config(value: &str) -> String {
+pub(crate) fn config(value: &str) -> String {
     format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: settings\n  namespace: shop\ndata:\n  greeting: {value}\n"
     )
@@ -110,7 +110,7 @@ fn profile(vlan: u16, nic: &str) -> String {
     )
 }
 
-struct Here(PathBuf, String, String);
+pub(crate) struct Here(pub(crate) PathBuf, pub(crate) String, pub(crate) String);
 
 impl Source for Here {
     fn fetch<'s>(
@@ -375,4 +375,126 @@ fn ten_thousand_sites_of_which_five_change() {
     let took = started.elapsed();
     println!("10,000 sites, 5 changed: {took:?}");
     assert!(took.as_secs() < 30, "{took:?}");
+}
+
+/// A Flux Kustomization in a site's folder that builds another folder of the same repository.
+fn nested(name: &str, path: &str, more: &str) -> String {
+    format!(
+        "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata:\n  name: {name}\n  namespace: flux-system\nspec:\n  interval: 5m\n  path: {path}\n  prune: true\n  sourceRef:\n    kind: GitRepository\n    name: selvedge-site\n{more}"
+    )
+}
+
+#[test]
+fn kustomizations_in_a_site_are_followed() {
+    let repo = Repo::new();
+    let city = "  postBuild:\n    substitute:\n      CITY: Berlin\n    substituteFrom:\n    - kind: Secret\n      name: selvedge-site-variables\n    - kind: ConfigMap\n      name: elsewhere\n";
+    let from = repo.commit(&files(&[
+        ("sites/berlin/namespace.yaml", NAMESPACE),
+        ("sites/berlin/apps.yaml", &nested("apps", "./apps/shop", city)),
+        ("sites/delft/apps.yaml", &nested("apps", "./apps/office", "")),
+        ("apps/shop/inner.yaml", &nested("inner", "apps/inner", "")),
+        ("apps/shop/settings.yaml", &config("hello from ${CITY} ${PIN}")),
+        (
+            "apps/office/desk.yaml",
+            &config("desk").replace("settings", "desk"),
+        ),
+        (
+            "apps/inner/deep.yaml",
+            &config("deep").replace("settings", "deep"),
+        ),
+    ]));
+    let site = |name: &str| SiteInput {
+        name: name.into(),
+        path: format!("sites/{name}"),
+        secret_variables: vec!["PIN".into()],
+        ..SiteInput::default()
+    };
+    let sites = [site("berlin"), site("delft")];
+    let look = |to: &str| {
+        let mut planner = Planner::open(repo.path(), &from, to, jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let changed = planner.changed(&sites).unwrap();
+        let plans: Vec<_> = changed
+            .iter()
+            .map(|changed| planner.site(&sites[changed.at], &changed.from, &[]))
+            .collect();
+        plans
+    };
+    // Two folders down, and nothing of the site's own folder has changed.
+    let to = repo.commit(&files(&[
+        ("apps/shop/settings.yaml", &config("bye from ${CITY} ${PIN}")),
+        (
+            "apps/inner/deep.yaml",
+            &config("deeper").replace("settings", "deep"),
+        ),
+    ]));
+    let plans = look(&to);
+    assert_eq!(plans.len(), 1, "{plans:#?}");
+    let shown: Vec<String> = plans[0]
+        .objects
+        .iter()
+        .map(|o| format!("{} {} {}", o.action, o.name, o.fields[0].after.as_ref().unwrap()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "update deep \"deeper\"",
+            "update settings \"bye from Berlin (secret)\""
+        ]
+    );
+    assert!(
+        plans[0].notes.iter().any(|n| n.contains("ConfigMap elsewhere")),
+        "{:?}",
+        plans[0].notes
+    );
+    // One goes: what it built goes with it.
+    let to = repo.commit(&files(&[("apps/shop/inner.yaml", "")]));
+    let plans = look(&to);
+    let gone: Vec<String> = plans[0]
+        .objects
+        .iter()
+        .filter(|o| o.action == "delete")
+        .map(|o| format!("{} {}", o.kind, o.name))
+        .collect();
+    assert_eq!(gone, ["ConfigMap deep", "Kustomization inner"]);
+    // One that is suspended keeps all that it has.
+    let to = repo.commit(&files(&[(
+        "sites/berlin/apps.yaml",
+        &nested("apps", "./apps/shop", "  suspend: true\n"),
+    )]));
+    let plans = look(&to);
+    let shown: Vec<String> = plans[0]
+        .objects
+        .iter()
+        .map(|o| format!("{} {}", o.action, o.name))
+        .collect();
+    assert!(!shown.iter().any(|o| o.contains("settings")), "{shown:?}");
+    assert!(
+        plans[0].notes.iter().any(|n| n.contains("is suspended")),
+        "{:?}",
+        plans[0].notes
+    );
+    // In a circle, or too deep: refused, with the one that closes it.
+    let to = repo.commit(&files(&[
+        ("sites/berlin/apps.yaml", &nested("apps", "./apps/shop", "")),
+        ("apps/shop/inner.yaml", &nested("inner", "./apps/inner", "")),
+        ("apps/inner/deep.yaml", &nested("back", "./apps/shop/", "")),
+    ]));
+    let plans = look(&to);
+    assert_eq!(
+        plans[0].errors,
+        ["Kustomization flux-system/back: spec.path leads back to \"apps/shop\", in which it is itself"]
+    );
+    let mut deep = vec![("apps/inner/deep.yaml".to_owned(), nested("d0", "deep/0", ""))];
+    for n in 0..10 {
+        deep.push((
+            format!("deep/{n}/next.yaml"),
+            nested(&format!("d{}", n + 1), &format!("deep/{}", n + 1), ""),
+        ));
+    }
+    let to = repo.commit(&deep);
+    let plans = look(&to);
+    assert_eq!(
+        plans[0].errors,
+        ["Kustomization flux-system/d6: Kustomizations are within each other more than 8 deep"]
+    );
 }

@@ -1,5 +1,6 @@
 //! The driver, with hosts that report as real ones do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::model::RolloutState;
@@ -7,6 +8,7 @@ use fleet::rollout::Driver;
 use fleet::{Caller, Error, Query, Role, Scope};
 use serde_json::json;
 
+use crate::steering::plans::{Here, Repo, config, files};
 use crate::steering::world::World;
 use crate::support::{On, Setup, both};
 
@@ -156,6 +158,106 @@ both!(a_commit_goes_through_and_a_bad_one_does_not, |s| {
     until_state(&s, &mut world, 3, RolloutState::Succeeded).await;
     assert!(world.all_at("c3").await);
     assert_eq!(rollout(&s, 3).await.previous.as_deref(), Some("c1"));
+    driver.abort();
+});
+
+both!(a_commit_concerns_only_the_sites_that_it_changes, |s| {
+    let repo = Repo::new();
+    let mut first = files(&[
+        ("base/kustomization.yaml", "resources: [settings.yaml]\n"),
+        ("base/settings.yaml", &config("hello")),
+        ("sites/berlin/kustomization.yaml", "resources: [../../base]\n"),
+    ]);
+    for site in ["delft", "essen", "gent"] {
+        first.push((format!("sites/{site}/settings.yaml"), config(site)));
+    }
+    let c1 = repo.commit(&first);
+    let mut world = World::new(&s, careful(), &SITES).await;
+    let source = Arc::new(Here(repo.path().into(), c1.clone(), c1.clone()));
+    let driver = tokio::spawn(Driver::new(s.fleet.clone(), "n1").reading(source).run());
+    world.push(&c1).await;
+    until_state(&s, &mut world, 1, RolloutState::Succeeded).await;
+    let commits = [
+        // One folder.
+        (
+            files(&[("sites/delft/settings.yaml", &config("hi"))]),
+            vec!["delft"],
+        ),
+        // What a folder is built from, outside of it.
+        (files(&[("base/settings.yaml", &config("bye"))]), vec!["berlin"]),
+        // A file of a folder that is not built, and a comment.
+        (
+            files(&[
+                ("sites/essen/readme.txt", "x"),
+                (
+                    "sites/essen/settings.yaml",
+                    &format!("# new\n{}", config("essen")),
+                ),
+            ]),
+            vec![],
+        ),
+        // What can't be built can't be compared.
+        (files(&[("sites/gent/settings.yaml", "kind: [")]), vec!["gent"]),
+    ];
+    for (n, (changes, concerned)) in (2..).zip(commits) {
+        let commit = repo.commit(&changes);
+        world.push(&commit).await;
+        until_state(&s, &mut world, n, RolloutState::Succeeded).await;
+        // All are held at the commit; whom it does not concern had no turn.
+        assert!(world.all_at(&commit).await);
+        let page = s
+            .fleet
+            .rollouts()
+            .sites(&s.owner, &n.to_string(), &Query::default())
+            .await
+            .unwrap();
+        for site in &page.items {
+            let wanted = if concerned.contains(&site.site.as_str()) {
+                "succeeded"
+            } else {
+                "unchanged"
+            };
+            assert_eq!(
+                (site.site.as_str(), site.state.as_str()),
+                (site.site.as_str(), wanted),
+                "rollout {n}"
+            );
+        }
+        let found = rollout(&s, n).await;
+        let count = |of: fn(&fleet::model::WaveProgress) -> i64| found.waves.iter().map(of).sum::<i64>();
+        assert_eq!(
+            (count(|w| w.total), count(|w| w.unchanged), count(|w| w.pending)),
+            (
+                i64::try_from(concerned.len()).unwrap(),
+                4 - i64::try_from(concerned.len()).unwrap(),
+                0
+            )
+        );
+        // Wanted is the new commit everywhere, and what hosts report follows.
+        world.turn().await;
+        for name in ["berlin", "delft", "essen", "gent"] {
+            let site = s.fleet.sites().get(&s.owner, name).await.unwrap();
+            assert_eq!(
+                (site.desired.as_deref(), site.state),
+                (Some(commit.as_str()), fleet::model::State::Healthy)
+            );
+        }
+    }
+    let batches: Vec<String> = world
+        .audit()
+        .await
+        .into_iter()
+        .filter(|a| a.starts_with("rollout.batch"))
+        .skip(3)
+        .collect();
+    assert_eq!(
+        batches,
+        [
+            "rollout.batch delft",
+            "rollout.batch berlin",
+            "rollout.batch gent"
+        ]
+    );
     driver.abort();
 });
 
