@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 
-use crate::{Context, applying, kustomizations, machines, measured::Measured, network, serving, uplink};
+use crate::{
+    Context, applying, fleet, kustomizations, machines, measured::Measured, network, serving, uplink,
+};
 
 /// What a figure's values count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +12,8 @@ pub(crate) enum Unit {
     Milliseconds,
     /// Of 10⁶ bytes.
     Megabytes,
+    /// Of 10³ bytes.
+    Kilobytes,
     /// Of one core.
     Percent,
     PerSecond,
@@ -22,14 +26,20 @@ pub(crate) enum Judged {
     Worst,
 }
 
+/// What a figure should be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Bound {
+    Below(f64),
+    AtLeast(f64),
+}
+
 /// A figure.
 #[derive(Debug)]
 pub(crate) struct Figure {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
     pub(crate) unit: Unit,
-    /// It should be below.
-    pub(crate) bound: Option<f64>,
+    pub(crate) bound: Option<Bound>,
     pub(crate) judged: Judged,
     /// What others have, with where that comes from; empty if nobody says.
     pub(crate) peer: &'static str,
@@ -44,12 +54,15 @@ pub(crate) struct Group {
     pub(crate) measure: fn(&Context, &mut Vec<Measured>) -> Result<()>,
 }
 
-const fn time(name: &'static str, what: &'static str, bound: Option<f64>, peer: &'static str) -> Figure {
+const fn time(name: &'static str, what: &'static str, below: Option<f64>, peer: &'static str) -> Figure {
     Figure {
         name,
         what,
         unit: Unit::Milliseconds,
-        bound,
+        bound: match below {
+            Some(below) => Some(Bound::Below(below)),
+            None => None,
+        },
         judged: Judged::Median,
         peer,
     }
@@ -67,6 +80,83 @@ const fn rate(name: &'static str, what: &'static str) -> Figure {
         unit: Unit::PerSecond,
         ..time(name, what, None, "")
     }
+}
+
+const fn of(unit: Unit, figure: Figure) -> Figure {
+    Figure { unit, ..figure }
+}
+
+/// What is measured of an orchestrator, by the names that its database gives them.
+macro_rules! fleet {
+    ($database:literal, $hosts:literal) => {
+        &[
+            Figure {
+                bound: Some(Bound::AtLeast(200.0)),
+                peer: "120/s, the best that is published",
+                ..rate(
+                    concat!("enrol-", $database),
+                    concat!("hosts enrolled, of ", $hosts, " that come together"),
+                )
+            },
+            of(
+                Unit::Kilobytes,
+                time(
+                    concat!("host-memory-", $database),
+                    concat!(
+                        "the orchestrator's memory for each of ",
+                        $hosts,
+                        " connected hosts"
+                    ),
+                    Some(20.0),
+                    "",
+                ),
+            ),
+            time(
+                concat!("host-cpu-", $database),
+                "its processor time for each of them, a minute, at rest",
+                None,
+                "",
+            ),
+            time(
+                concat!("told-", $database),
+                concat!(
+                    "git push until 99 % of ",
+                    $hosts,
+                    " hosts were told and have answered"
+                ),
+                Some(5000.0),
+                "",
+            ),
+            time(
+                concat!("browser-", $database),
+                "a host's change of state until a browser has it, p99",
+                Some(1000.0),
+                "",
+            ),
+            time(
+                concat!("overview-", $database),
+                concat!("the page's overview of ", $hosts, " hosts"),
+                Some(100.0),
+                "",
+            ),
+            time(
+                concat!("search-", $database),
+                "a search among them, the slowest kind",
+                Some(100.0),
+                "",
+            ),
+            time(
+                concat!("back-", $database),
+                concat!(
+                    "kill -9 and start of the orchestrator until all ",
+                    $hosts,
+                    " are connected again"
+                ),
+                None,
+                "",
+            ),
+        ]
+    };
 }
 
 /// All figures.
@@ -192,5 +282,17 @@ pub(crate) const GROUPS: &[Group] = &[
             ),
         ],
         measure: serving::measure,
+    },
+    Group {
+        name: "fleet-sqlite",
+        about: "10,000 simulated hosts at an orchestrator with SQLite",
+        figures: fleet!("sqlite", "10,000"),
+        measure: fleet::sqlite,
+    },
+    Group {
+        name: "fleet-postgres",
+        about: "50,000 simulated hosts at an orchestrator with PostgreSQL",
+        figures: fleet!("postgres", "50,000"),
+        measure: fleet::postgres,
     },
 ];

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `figures` | which figures there are, in groups that share a lab |
 //! | `applying`, `kustomizations`, `network`, `uplink`, `machines`, `serving` | a group each |
+//! | `fleet` | the two groups of an orchestrator with simulated hosts |
 //! | `host`, `api`, `usage` | a host in its lab; its API over the local socket; what its daemon uses |
 //! | `measured`, `print` | values, their median and verdict; the table |
 //!
@@ -17,6 +18,7 @@
 mod api;
 mod applying;
 mod figures;
+mod fleet;
 mod host;
 mod kustomizations;
 mod machines;
@@ -56,6 +58,9 @@ struct Arguments {
     /// The demo guest, for the figures of virtual machines
     #[arg(long, default_value = "target/images/demo-guest.ova")]
     image: PathBuf,
+    /// So many simulated hosts instead of 10,000 and 50,000
+    #[arg(long, value_name = "COUNT")]
+    hosts: Option<u32>,
     /// Name the figures and their groups, and measure nothing
     #[arg(long)]
     list: bool,
@@ -72,6 +77,7 @@ pub(crate) struct Context {
     runtime: Runtime,
     image: PathBuf,
     only: Vec<String>,
+    hosts: Option<u32>,
 }
 
 impl Context {
@@ -124,6 +130,7 @@ fn run(arguments: Arguments) -> anyhow::Result<bool> {
             .context("can't start a runtime")?,
         image: arguments.image,
         only: arguments.only,
+        hosts: arguments.hosts,
     };
     let machine = Machine {
         cores: available_parallelism().map_or(0, usize::from),

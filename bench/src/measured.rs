@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::figures::{Figure, Judged};
+use crate::figures::{Bound, Figure, Judged};
 
 /// A figure's values, one for each time that it was measured.
 pub(crate) struct Measured {
@@ -71,7 +71,11 @@ impl Measured {
 
     /// Whether the bound is met, if there is one.
     pub(crate) fn met(&self, figure: &Figure) -> Option<bool> {
-        figure.bound.map(|bound| self.value(figure.judged) < bound)
+        let value = self.value(figure.judged);
+        figure.bound.map(|bound| match bound {
+            Bound::Below(bound) => value < bound,
+            Bound::AtLeast(bound) => value >= bound,
+        })
     }
 }
 
@@ -99,7 +103,7 @@ mod tests {
             name: "f",
             what: "",
             unit: Unit::Milliseconds,
-            bound: Some(3.0),
+            bound: Some(Bound::Below(3.0)),
             judged,
             peer: "",
         }
@@ -117,6 +121,16 @@ mod tests {
             Some(false),
             "of two, the worse; a bound is not met by equality"
         );
+    }
+
+    #[test]
+    fn some_figures_should_be_high() {
+        let rate = Figure {
+            bound: Some(Bound::AtLeast(3.0)),
+            ..figure(Judged::Median)
+        };
+        assert_eq!(Measured::new("f", vec![3.0], "").met(&rate), Some(true));
+        assert_eq!(Measured::new("f", vec![2.9], "").met(&rate), Some(false));
     }
 
     #[test]

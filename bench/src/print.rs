@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::{
-    figures::{Figure, GROUPS, Judged, Unit},
+    figures::{Bound, Figure, GROUPS, Judged, Unit},
     measured::{Machine, Outcome},
 };
 
@@ -32,9 +32,11 @@ pub(crate) fn table(machine: &Machine, outcomes: &Outcomes) -> String {
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     let (mut peers, mut notes) = (String::new(), String::new());
     for (figure, outcome) in outcomes {
-        let bound = figure
-            .bound
-            .map_or("-".to_owned(), |bound| format!("< {}", value(figure.unit, bound)));
+        let bound = match figure.bound {
+            None => "-".to_owned(),
+            Some(Bound::Below(bound)) => format!("< {}", value(figure.unit, bound)),
+            Some(Bound::AtLeast(bound)) => format!("≥ {}", value(figure.unit, bound)),
+        };
         let (ours, range, runs, met) = match outcome {
             Outcome::Failed(because) => {
                 let _ = writeln!(notes, "  {}: {because}", figure.name);
@@ -93,7 +95,8 @@ pub(crate) fn json(machine: &Machine, outcomes: &Outcomes) -> Value {
             "name": figure.name,
             "what": figure.what,
             "unit": unit(figure.unit),
-            "bound": figure.bound,
+            "below": match figure.bound { Some(Bound::Below(bound)) => Some(bound), _ => None },
+            "atLeast": match figure.bound { Some(Bound::AtLeast(bound)) => Some(bound), _ => None },
             "judgedBy": match figure.judged { Judged::Median => "median", Judged::Worst => "worst" },
             "peer": figure.peer,
         });
@@ -122,6 +125,7 @@ fn unit(unit: Unit) -> &'static str {
     match unit {
         Unit::Milliseconds => "ms",
         Unit::Megabytes => "MB",
+        Unit::Kilobytes => "kB",
         Unit::Percent => "%",
         Unit::PerSecond => "/s",
     }

@@ -59,6 +59,14 @@ pub(crate) fn load() -> Result<f64> {
     Ok(first.parse()?)
 }
 
+/// Bytes that went over the loopback interface.
+pub(crate) fn loopback() -> Result<u64> {
+    let text = fs::read_to_string("/proc/net/dev").context("can't read the interfaces")?;
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("lo:"));
+    let bytes = line.and_then(|counters| counters.split_whitespace().next());
+    Ok(bytes.context("there is no loopback interface")?.parse()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

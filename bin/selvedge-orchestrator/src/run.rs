@@ -40,6 +40,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let stop = CancellationToken::new();
+    serve::open_files::allow(config.limits.connections);
     let listeners = serve::bind(&config.server.listen).await?;
     let app = App::build(config, stop.clone()).await?;
     links::trust::refresh(&app).await?;

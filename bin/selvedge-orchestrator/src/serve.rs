@@ -3,6 +3,7 @@
 //! Every wait for a stranger has an end: the TLS handshake, the request's head, its body (in the handlers), and a
 //! peer that does not acknowledge what was sent.
 
+pub(crate) mod open_files;
 mod room;
 
 use std::{
