@@ -78,6 +78,8 @@ struct Entry {
     connection: Connection,
     heard: Instant,
     heard_at: Time,
+    /// How far its clock is off, as it was written last; `None`: not by this process.
+    skew: Option<i64>,
 }
 
 pub(super) struct Job {
@@ -93,6 +95,8 @@ pub(super) enum What {
     },
     Status(Status),
     Events(Vec<Event>),
+    /// Its clock is off by so much, in milliseconds.
+    Clock(i64),
     /// Missed beats, or has them again. The time is when it was heard of last.
     Connection(Connection, Time),
 }
@@ -151,8 +155,10 @@ impl Ingest {
                 connection: Connection::Online,
                 heard: Instant::now(),
                 heard_at: self.0.fleet.db().now(),
+                skew: None,
             },
         );
+        self.clock(tenant, host, &hello.time).await?;
         match answer {
             Answer::Generation(status_generation) => Ok(Connected {
                 status_generation,
@@ -185,6 +191,29 @@ impl Ingest {
                 }
             });
         }
+    }
+
+    /// A host said what time it is there, RFC 3339. Written only if that makes a difference; what is no time is not known.
+    pub async fn clock(&self, tenant: &str, host: &str, time: &str) -> Result<(), Error> {
+        let Ok(there) = time.parse::<jiff::Timestamp>() else {
+            return Ok(());
+        };
+        let off = there
+            .as_millisecond()
+            .saturating_sub(self.0.fleet.db().now().millis());
+        let off = skew(off);
+        let key = key(tenant, host);
+        match self.0.hosts().get_mut(&key) {
+            Some(entry) if entry.skew != Some(off) => entry.skew = Some(off),
+            _ => return Ok(()),
+        }
+        let answer = self.0.job(&key, What::Clock(off)).await;
+        if answer.is_err()
+            && let Some(entry) = self.0.hosts().get_mut(&key)
+        {
+            entry.skew = None;
+        }
+        answer.map(drop)
     }
 
     /// A host reported. Returns when it is durable.
@@ -229,6 +258,15 @@ impl std::fmt::Debug for Ingest {
         f.debug_struct("Ingest")
             .field("node", &self.0.node)
             .finish_non_exhaustive()
+    }
+}
+
+/// What is written of a clock's error, so that one that is right, or always as wrong, is written once.
+fn skew(millis: i64) -> i64 {
+    match millis.abs() {
+        ..=60_000 => 0,
+        ..=3_600_000 => millis / 10_000 * 10_000,
+        _ => millis / 60_000 * 60_000,
     }
 }
 

@@ -22,6 +22,11 @@ pub enum HostMessage {
     Hello(Hello),
     /// Sent every [`Welcome::heartbeat`] seconds, ±10 %.
     Beat {},
+    /// What time it is on the host: every few minutes with a beat, and when its clock was set.
+    Clock {
+        /// RFC 3339.
+        time: String,
+    },
     /// What changed in the host's status.
     Status(Status),
     /// What happened on the host.
@@ -89,6 +94,9 @@ pub struct Hello {
     pub status_generation: u64,
     /// The assignment in force on the host; 0 for none.
     pub assignment_generation: u64,
+    /// What time it is on the host, RFC 3339; empty if it does not say.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub time: String,
 }
 
 /// The answer to [`Hello`].

@@ -165,6 +165,7 @@ async fn work(app: Shared, tenant: String, host: String, handle: Handle, message
         HostMessage::Assigned { generation, error } => {
             super::tell::said(&app, &tenant, &host, &handle, generation, error.as_deref()).await
         }
+        HostMessage::Clock { time } => app.ingest.clock(&tenant, &host, &time).await,
         HostMessage::Hello(_) | HostMessage::Beat {} | HostMessage::Unknown => Ok(()),
     };
     if let Err(error) = done {

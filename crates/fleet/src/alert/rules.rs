@@ -34,7 +34,7 @@ impl Default for Thresholds {
             certificate: Duration::from_hours(24 * 5),
             disk: 0.85,
             disk_critical: 0.95,
-            skew: Duration::from_mins(2),
+            skew: Duration::from_mins(1),
         }
     }
 }
@@ -164,12 +164,15 @@ async fn hosts(
         let skew_here = row.int(8);
         if skew_here.abs() > skew {
             let way = if skew_here > 0 { "ahead" } else { "behind" };
-            // Whole minutes, so that the text does not change at each report.
             let title = format!("the clock of host {name} is wrong");
-            let message = format!(
-                "it is about {} minutes {way}; is its NTP server reachable?",
-                skew_here.abs() / 60_000
-            );
+            // Whole minutes, so that the text does not change at each report.
+            let far = match skew_here.abs() / 60_000 {
+                0 | 1 => "about a minute".to_owned(),
+                minutes @ ..120 => format!("about {minutes} minutes"),
+                minutes @ ..2880 => format!("about {} hours", minutes / 60),
+                minutes => format!("about {} days", minutes / 1440),
+            };
+            let message = format!("it is {far} {way}; is its NTP server reachable?");
             found.push(of_host(row, "clock", Severity::Warning, title, message));
         }
     }

@@ -12,7 +12,7 @@ pub(super) const COLUMNS: &str = "h.id,h.name,s.name,h.serial,h.uuid,h.macs,h.la
      h.last_seen_at,h.connected_at,h.state,h.reason,\
      COALESCE(s.target,CASE WHEN s.policy IS NULL THEN d.id END),h.applied,h.attempted,h.quarantined,h.drift,\
      h.compliance,h.versions,h.certificate,h.not_after,h.address,h.status_generation,h.generation,h.rank,\
-     h.updated_at,s.id,s.labels";
+     h.updated_at,s.id,s.labels,h.skew";
 pub(super) const JOINS: &str = " FROM host h LEFT JOIN site s ON s.tenant=h.tenant AND s.id=h.site \
      LEFT JOIN repository r ON r.tenant=s.tenant AND r.id=s.repository \
      LEFT JOIN head d ON d.tenant=s.tenant AND d.repository=s.repository AND d.branch=COALESCE(s.branch,r.branch)";
@@ -64,6 +64,7 @@ pub(super) fn host(row: &Row) -> Host {
         address: row.text(22),
         status_generation: row.int(23),
         generation: row.int(24),
+        clock_skew_seconds: row.int(29) / 1000,
         status: None,
     }
 }

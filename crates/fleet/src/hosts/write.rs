@@ -106,6 +106,7 @@ pub(crate) fn blank(id: String, phase: Phase) -> Host {
         versions: crate::model::Versions::default(),
         certificate: None,
         address: String::new(),
+        clock_skew_seconds: 0,
         status_generation: 0,
         generation: 1,
         status: None,

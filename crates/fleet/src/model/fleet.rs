@@ -248,6 +248,9 @@ pub struct Host {
     pub certificate: Option<CertificateRef>,
     /// The address it connected from, or empty.
     pub address: String,
+    /// How far its clock is ahead (or, below 0, behind) of the orchestrator's, in seconds; 0 if it is right to a minute.
+    #[serde(default)]
+    pub clock_skew_seconds: i64,
     /// Generation of its reported status.
     pub status_generation: i64,
     /// Rises with each change that a person or program made.

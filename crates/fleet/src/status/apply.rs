@@ -90,6 +90,13 @@ async fn one(
             }
             Ok(Answer::Done)
         }
+        What::Clock(skew) => {
+            let sql = "UPDATE host SET skew=$3 WHERE tenant=$1 AND id=$2 AND skew<>$3";
+            if tx.run(sql, args![&*key.0, &*key.1, *skew]).await? > 0 {
+                changed(tx, key, &stored);
+            }
+            Ok(Answer::Done)
+        }
         What::Connection(is, at) => {
             if stored.node.as_deref() != Some(node) {
                 // It came back at another process.

@@ -6,6 +6,9 @@
 )]
 
 mod certificates;
+mod clocks;
 mod enrolment;
 mod secrets;
 mod server;
+mod soft_tpm;
+mod tpm;

@@ -4,6 +4,8 @@ use std::{collections::VecDeque, future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use identity::backoff::{jittered, random_fraction};
+use jiff::{SignedDuration, Timestamp};
+use telemetry::Clock;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::JoinHandle,
@@ -27,6 +29,10 @@ pub(super) const WELCOME_TIME: Duration = Duration::from_secs(30);
 const BEATS: u32 = 3;
 /// Heartbeats that an orchestrator may ask for, in seconds.
 const HEARTBEAT: std::ops::RangeInclusive<u32> = 1..=600;
+/// The host's clock is told with every so many beats,
+const CLOCK_BEATS: u32 = 10;
+/// or if it went so much further than time did.
+const JUMP: SignedDuration = SignedDuration::from_secs(5);
 /// Heartbeats are this much earlier or later.
 const JITTER: f64 = 0.1;
 
@@ -40,6 +46,9 @@ pub(super) struct Session<IO> {
     heartbeat: Duration,
     next_beat: Instant,
     unanswered: u32,
+    clock: Clock,
+    /// The host's clock as it was told last, when that was, and beats since then.
+    told: (Timestamp, Instant, u32),
     /// Up to which event each beat under way confirms when it is answered.
     beats: VecDeque<u64>,
     /// Whether there may be something to report, and when the next report may go.
@@ -61,6 +70,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Session<IO> {
             heartbeat: Duration::from_secs(30),
             next_beat: now,
             unanswered: 0,
+            clock: options.clock.clone(),
+            told: (options.clock.now(), now, 0),
             beats: VecDeque::new(),
             dirty: false,
             next_report: now,
@@ -69,12 +80,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Session<IO> {
 
     /// Says hello and waits for the welcome.
     pub(super) async fn begin<H: Handler>(&mut self, work: &mut Work<H>) -> Result<(), Ended> {
+        self.told = (self.clock.now(), Instant::now(), 0);
         self.send(&HostMessage::Hello(Hello {
             protocol: PROTOCOL,
             version: self.version.clone(),
             boot_id: self.boot_id.clone(),
             status_generation: self.status.generation(),
             assignment_generation: work.handler.assignment_generation(),
+            time: self.clock.now_rfc3339(),
         }))?;
         loop {
             if let ServerMessage::Welcome(welcome) = self.message(work).await? {
@@ -126,7 +139,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Session<IO> {
         self.unanswered += 1;
         self.beats.push_back(self.status.events_sent());
         self.next_beat = Instant::now() + jittered(self.heartbeat, JITTER);
-        self.send(&HostMessage::Beat {})
+        self.send(&HostMessage::Beat {})?;
+        let (told, at, beats) = self.told;
+        let steady = SignedDuration::try_from(at.elapsed()).unwrap_or_default();
+        let jump = self.clock.now().duration_since(told) - steady;
+        self.told.2 = beats + 1;
+        if beats + 1 < CLOCK_BEATS && jump.abs() < JUMP {
+            return Ok(());
+        }
+        self.told = (self.clock.now(), Instant::now(), 0);
+        self.send(&HostMessage::Clock {
+            time: self.clock.now_rfc3339(),
+        })
     }
 
     fn report(&mut self) -> Result<(), Ended> {

@@ -99,8 +99,10 @@ async fn a_host_beats_every_half_minute_or_so_and_stays() {
     let mut times = vec![begin];
     let beats = async {
         while begin.elapsed() < Duration::from_hours(1) {
-            assert_eq!(orchestrator.next().await.unwrap(), HostMessage::Beat {});
-            times.push(Instant::now());
+            match orchestrator.next().await.unwrap() {
+                HostMessage::Beat {} => times.push(Instant::now()),
+                other => assert!(matches!(other, HostMessage::Clock { .. }), "{other:?}"),
+            }
         }
     };
     tokio::select! {
@@ -295,4 +297,44 @@ fn addresses_are_read() {
     ] {
         assert!(target(bad).is_err(), "{bad}");
     }
+}
+
+/// With every tenth beat, and at the next one when the clock was set.
+#[tokio::test(start_paused = true)]
+async fn a_host_says_what_time_it_is() {
+    let clock = Clock::fixed("2026-11-20T12:00:00Z".parse().unwrap());
+    let options = Options {
+        clock: clock.clone(),
+        ..options()
+    };
+    let (mut host, mut orchestrator, mut work) = pair(&options).await;
+    let mut beats = Vec::new();
+    let told = async {
+        let (mut count, mut steps) = (0, 0);
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        seconds.tick().await;
+        while beats.len() < 3 {
+            tokio::select! {
+                _ = seconds.tick() => clock.advance(jiff::SignedDuration::from_secs(1)),
+                message = orchestrator.next() => match message.unwrap() {
+                    HostMessage::Beat {} => count += 1,
+                    HostMessage::Clock { time } => {
+                        let there: jiff::Timestamp = time.parse().unwrap();
+                        assert!(clock.now().duration_since(there).abs() < jiff::SignedDuration::from_secs(2));
+                        beats.push(std::mem::take(&mut count));
+                        steps += 1;
+                        if steps == 1 {
+                            clock.advance(jiff::SignedDuration::from_hours(-1));
+                        }
+                    }
+                    other => panic!("{other:?}"),
+                },
+            }
+        }
+    };
+    tokio::select! {
+        ended = host.serve(&mut work) => panic!("{ended}"),
+        () = told => {}
+    }
+    assert_eq!(beats, [10, 1, 10]);
 }

@@ -152,12 +152,7 @@ both!(conditions_become_alerts_and_go_again, |s| {
         args![&s.tenant.id],
     )
     .await;
-    sql(
-        &s,
-        "UPDATE host SET skew=-600000 WHERE tenant=$1 AND name='host-delft'",
-        args![&s.tenant.id],
-    )
-    .await;
+    world.clock("delft", -600).await;
     watch.look().await.unwrap();
     // Offline for five minutes, not at once.
     let at_once = [
@@ -443,4 +438,49 @@ both!(queues_are_bounded, |s| {
     })
     .await;
     let _ = Duration::ZERO;
+});
+
+both!(a_wrong_clock_is_seen_and_forgotten, |s| {
+    let world = World::new(&s, json!({"name": "careful"}), &[("berlin", "")]).await;
+    let watch = Watch::new(s.fleet.clone(), "n1", Thresholds::default());
+    let skew = async || {
+        s.fleet
+            .hosts()
+            .get(&s.owner, "host-berlin")
+            .await
+            .unwrap()
+            .clock_skew_seconds
+    };
+    // A minute is what networks and whole seconds may cost.
+    for (off, is) in [(0, 0), (-59, 0), (60, 0), (61, 60), (-75, -70), (4000, 3960)] {
+        world.clock("berlin", off).await;
+        assert_eq!(skew().await, is, "{off}");
+        watch.look().await.unwrap();
+        let wanted: &[&str] = if is.abs() > 60 {
+            &["the clock of host host-berlin is wrong"]
+        } else {
+            &[]
+        };
+        assert_eq!(open(&s).await, wanted, "{off}");
+    }
+    let all = s.fleet.alerts().list(&s.owner, &Query::default()).await.unwrap();
+    assert_eq!(
+        all.items[0].message,
+        "it is about 66 minutes ahead; is its NTP server reachable?"
+    );
+    // The same again is written only once; what is no time says nothing.
+    let before = s.fleet.changes().newest().await.unwrap();
+    world.clock("berlin", 4001).await;
+    let host = s.fleet.hosts().get(&s.owner, "host-berlin").await.unwrap();
+    world.ingest.clock(&s.tenant.id, &host.id, "soon").await.unwrap();
+    assert_eq!(
+        (skew().await, s.fleet.changes().newest().await.unwrap()),
+        (3960, before)
+    );
+    world.clock("berlin", 3).await;
+    assert_eq!(skew().await, 0);
+    watch.look().await.unwrap();
+    s.later(121);
+    watch.look().await.unwrap();
+    assert_eq!(open(&s).await, [""; 0]);
 });

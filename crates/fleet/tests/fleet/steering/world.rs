@@ -118,6 +118,16 @@ impl World {
         self.ingest.status(&self.tenant, host, status).await.unwrap();
     }
 
+    /// The host of a site says what time it is there: so many seconds off.
+    pub(crate) async fn clock(&self, site: &str, off: i64) {
+        let there = self.fleet.db().now().plus_seconds(off);
+        let (host, _) = &self.hosts[site];
+        self.ingest
+            .clock(&self.tenant, host, &there.to_string())
+            .await
+            .unwrap();
+    }
+
     /// Every site does what it is told, once.
     pub(crate) async fn turn(&mut self) {
         let sites: Vec<String> = self.hosts.keys().cloned().collect();
