@@ -184,7 +184,14 @@ async fn by_key(
                     "this host was revoked: an owner can delete it, then it may enrol anew",
                 ));
             }
-            let place = held.site.as_ref().map(|(id, _, _)| id.clone()).or(site);
+            let own = held.site.as_ref().map(|(id, _, _)| id.clone());
+            // Serial numbers are no secrets: a key of one site must not make somebody the host of another.
+            if held.host.phase == Phase::Enrolled && own.is_some() && site.is_some() && own != site {
+                return Err(forbidden(
+                    "this machine is a host of another site than the key's: an owner can move or delete it first",
+                ));
+            }
+            let place = own.or(site);
             tx.run(
                 "UPDATE certificate SET revoked_at=$3 WHERE tenant=$1 AND host=$2 AND revoked_at IS NULL",
                 args![&tenant, &id, now],

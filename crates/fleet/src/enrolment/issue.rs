@@ -10,6 +10,9 @@ use crate::{Error, args};
 
 /// Certificates remembered for a host; older ones that ended go.
 const KEPT: i64 = 4;
+/// Certificates of a host that count at a time. It uses the newest that reached it; who asks for one after the other
+/// fills no table.
+const MOST: i64 = 32;
 
 impl Enrolment<'_> {
     /// Signs a certificate for a host and records it.
@@ -39,6 +42,13 @@ impl Enrolment<'_> {
             "DELETE FROM certificate WHERE tenant=$1 AND host=$2 AND not_after<$3 AND serial NOT IN \
              (SELECT serial FROM certificate WHERE tenant=$1 AND host=$2 ORDER BY issued_at DESC LIMIT $4)",
             args![tenant, host, now, KEPT],
+        )
+        .await?;
+        tx.run(
+            "DELETE FROM certificate WHERE tenant=$1 AND host=$2 AND serial NOT IN \
+             (SELECT serial FROM certificate WHERE tenant=$1 AND host=$2 ORDER BY issued_at DESC, not_after DESC LIMIT $3) \
+             AND serial<>$4",
+            args![tenant, host, MOST, &issued.serial],
         )
         .await?;
         let row = tx

@@ -1,6 +1,6 @@
 use serde_json::Value;
 
-use super::{keeps_an_owner, owners, password};
+use super::{keeps_an_owner, owners, password, sign_in};
 use crate::db::{Row, Sql, Tx};
 use crate::log::{new_id, word};
 use crate::model::{ObjectRef, User, UserKind, UserSpec};
@@ -67,8 +67,8 @@ pub(super) async fn locked(tx: &mut Tx<'_>, tenant: &str, name: &str) -> Result<
         .ok_or_else(|| Error::not_found("user", name))
 }
 
-fn check(spec: &UserSpec) -> Result<(), Error> {
-    let username = &spec.username;
+/// What people are called: nothing that is a role of the system, an id, or a trick on a terminal.
+pub(super) fn check_name(username: &str) -> Result<(), Error> {
     let fits = (1..=128).contains(&username.len())
         && username
             .chars()
@@ -80,6 +80,11 @@ fn check(spec: &UserSpec) -> Result<(), Error> {
             "has 1 to 128 letters, digits and - _ . @ +",
         ));
     }
+    Ok(())
+}
+
+fn check(spec: &UserSpec) -> Result<(), Error> {
+    check_name(&spec.username)?;
     check::text("displayName", &spec.display_name, 256)?;
     check::text("email", &spec.email, 254)?;
     if let Some(new) = &spec.password {
@@ -293,9 +298,13 @@ impl People<'_> {
             )
             .await?;
         let stored = row.and_then(|row| row.opt_text(0));
+        // Who found an open session must not find the password by trying.
+        let tries = &[(sign_in::key("own", &[&caller.tenant, &caller.actor]), 5)];
+        sign_in::counted(self.0, tries).await?;
         if !password::fits(self.0, old, stored.as_deref()).await? {
             return Err(Error::Unauthenticated);
         }
+        sign_in::forgiven(self.0, tries).await?;
         let hash = &password::hash(self.0, new).await?;
         self.0
             .db()

@@ -108,12 +108,18 @@ impl Sessions<'_> {
         }))
     }
 
-    /// Who a session's user is in a tenant: with their roles in their own, with none in another.
+    /// Who a session's user is in a tenant: with their roles in their own. In another they are nobody, and may not learn
+    /// that it is there; only administrators of the platform may, without a role in it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a stranger's tenant, or the database.
     pub async fn caller(&self, session: &Session, tenant: &str, from: &str) -> Result<Caller, Error> {
         let grants = if session.tenant_id == tenant {
             bindings::grants(self.0.db(), tenant, &session.user_id).await?
-        } else {
+        } else if session.platform_admin {
             Vec::new()
+        } else {
+            return Err(Error::not_found("tenant", tenant));
         };
         Ok(Caller {
             tenant: tenant.to_owned(),

@@ -12,7 +12,7 @@ use super::{bindings, password, totp};
 use crate::db::Sql;
 use crate::log::new_id;
 use crate::model::{ActorKind, Tenant, Time, User, UserKind};
-use crate::{Caller, Error, args};
+use crate::{Caller, Error, Fleet, args};
 
 const FORGET: i64 = 3600;
 const LONGEST_WAIT: i64 = 900;
@@ -76,8 +76,62 @@ async fn count(tx: &mut crate::db::Tx<'_>, name: &str, free: i64) -> Result<Opti
 }
 
 /// A short name under which tries are counted, whatever was typed.
-fn key(kind: &str, parts: &[&str]) -> String {
+pub(super) fn key(kind: &str, parts: &[&str]) -> String {
     format!("{kind}:{}", crate::log::chain("", parts))
+}
+
+/// Counts one try under each name with its free ones.
+///
+/// # Errors
+/// [`Error::Throttled`] if there were too many.
+pub(super) async fn counted(fleet: &Fleet, keys: &[(String, i64)]) -> Result<(), Error> {
+    let wait = fleet
+        .db()
+        .write(|tx| {
+            Box::pin(async move {
+                let mut longest = None;
+                for (key, free) in keys {
+                    longest = longest.max(count(tx, key, *free).await?);
+                }
+                Ok(longest)
+            })
+        })
+        .await?;
+    match wait {
+        Some(wait) => Err(Error::Throttled {
+            retry_after: u64::try_from(wait).unwrap_or(1),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Takes a counted try back.
+pub(super) async fn forgiven(fleet: &Fleet, keys: &[(String, i64)]) -> Result<(), Error> {
+    fleet
+        .db()
+        .write(|tx| {
+            Box::pin(async move {
+                for (key, _) in keys {
+                    tx.run(
+                        "UPDATE throttle SET failures=failures-1, until=0 WHERE name=$1 AND failures>0",
+                        args![key],
+                    )
+                    .await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+}
+
+/// Whose address it is: of IPv6 the network, which has more addresses than anybody can count tries of.
+fn line(from: &str) -> String {
+    match from.parse() {
+        Ok(std::net::IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_none() => {
+            std::net::Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).to_string()
+        }
+        _ => from.to_owned(),
+    }
 }
 
 impl People<'_> {
@@ -93,48 +147,17 @@ impl People<'_> {
         code: Option<&str>,
         from: &str,
     ) -> Result<Person, Error> {
-        let who = tenant.unwrap_or("");
+        let (who, line) = (tenant.unwrap_or(""), &line(from));
         let keys = &[
-            (key("person", &[who, username, from]), 5),
+            (key("person", &[who, username, line]), 5),
             (key("name", &[who, username]), 50),
-            (key("from", &[from]), 30),
+            (key("from", &[line]), 30),
         ];
-        let wait = self
-            .0
-            .db()
-            .write(|tx| {
-                Box::pin(async move {
-                    let mut longest = None;
-                    for (key, free) in keys {
-                        longest = longest.max(count(tx, key, *free).await?);
-                    }
-                    Ok(longest)
-                })
-            })
-            .await?;
-        if let Some(wait) = wait {
-            return Err(Error::Throttled {
-                retry_after: u64::try_from(wait).unwrap_or(1),
-            });
-        }
+        counted(self.0, keys).await?;
         let person = self.check(tenant, username, secret, code, from).await;
         if matches!(person, Ok(_) | Err(Error::SecondFactor)) {
             // A right password with the code still to come is no failure; a wrong code is.
-            self.0
-                .db()
-                .write(|tx| {
-                    Box::pin(async move {
-                        for (key, _) in keys {
-                            tx.run(
-                                "UPDATE throttle SET failures=failures-1, until=0 WHERE name=$1 AND failures>0",
-                                args![key],
-                            )
-                            .await?;
-                        }
-                        Ok(())
-                    })
-                })
-                .await?;
+            forgiven(self.0, keys).await?;
         }
         person
     }
@@ -200,6 +223,15 @@ impl People<'_> {
         let fleet = self.0;
         let caller = &Caller::system(tenant, "oidc");
         let subject = &format!("{} {}", who.issuer, who.subject);
+        // At many providers people choose how they are called.
+        accounts::check_name(&who.username)?;
+        let plain = |text: &str| {
+            text.chars()
+                .filter(|c| !c.is_control())
+                .take(254)
+                .collect::<String>()
+        };
+        let (display_name, email) = (&plain(&who.display_name), &plain(&who.email));
         let user = fleet
             .db()
             .write(|tx| {
@@ -215,8 +247,8 @@ impl People<'_> {
                     let user = User {
                         id: new_id(tx.now),
                         username: who.username.clone(),
-                        display_name: who.display_name.clone(),
-                        email: who.email.clone(),
+                        display_name: display_name.clone(),
+                        email: email.clone(),
                         kind: UserKind::Oidc,
                         totp: false,
                         disabled: false,

@@ -14,6 +14,8 @@ use crate::{Error, Fleet, Kind, Op, args};
 /// Bounds of what one host may have us keep.
 const MOST_SECTIONS: usize = 4096;
 const LONGEST_NAME: usize = 300;
+/// All that is kept of a host together, characters.
+const MOST_KEPT: i64 = 8 << 20;
 
 /// Does all jobs in one transaction.
 pub(super) async fn all(fleet: &Fleet, node: &str, jobs: &[Job]) -> Result<Vec<Answer>, Error> {
@@ -203,6 +205,10 @@ async fn report(
         }
     }
     let wrote = write_sections(tx, (tenant, host), &set, &gone).await?;
+    // Only names with a place in them are more than a handful: each report may bring others.
+    if set.keys().any(|name| !SECTIONS.contains(name)) {
+        bounded(tx, (tenant, host)).await?;
+    }
     let new = Extra {
         generation,
         ..Extra::of(stored)
@@ -215,6 +221,24 @@ async fn report(
 }
 
 /// Writes sections that differ from what is stored; whether there were any.
+/// Refuses a host that adds section to section, however small its reports.
+async fn bounded(tx: &mut Tx<'_>, (tenant, host): (&str, &str)) -> Result<(), Error> {
+    let row = tx
+        .row(
+            "SELECT COUNT(*),CAST(COALESCE(SUM(LENGTH(value)),0) AS BIGINT) FROM section WHERE tenant=$1 AND host=$2",
+            args![tenant, host],
+        )
+        .await?;
+    let (count, size) = row.map_or((0, 0), |row| (row.int(0), row.int(1)));
+    if count > i64::try_from(MOST_SECTIONS).unwrap_or(i64::MAX) || size > MOST_KEPT {
+        return Err(Error::invalid(
+            "status",
+            "is more than is kept of one host: sections that are gone must be removed",
+        ));
+    }
+    Ok(())
+}
+
 async fn write_sections(
     tx: &mut Tx<'_>,
     (tenant, host): (&str, &str),

@@ -121,6 +121,63 @@ both!(a_lost_answer_is_given_again, |s| {
     assert_eq!(old, Standing::Revoked);
 });
 
+both!(a_key_of_one_site_takes_no_host_of_another, |s| {
+    s.site("berlin", "").await;
+    s.site("lab", "").await;
+    let mut asked = request(&FileKey::generate().unwrap(), "S1");
+    asked.activation_key = Some(key(&s, 1).await);
+    let mine = granted(s.fleet.enrolment().request(&asked, "").await.unwrap());
+    // Somebody at the lab has read the serial number off the box in Berlin.
+    let spec = ActivationKeySpec {
+        name: "lab".to_owned(),
+        site: Some("lab".to_owned()),
+        max_uses: Some(9),
+        expires_at: None,
+    };
+    let lab = s.fleet.keys().create(&s.owner, &spec).await.unwrap().key;
+    let mut thief = request(&FileKey::generate().unwrap(), "S1");
+    thief.activation_key = lab;
+    forbidden(s.fleet.enrolment().request(&thief, "").await);
+    let verifier = ClientVerifier::new(&s.clock);
+    verifier.set_authority(&s.tenant.id, &mine.ca).unwrap();
+    let held = verifier.check_expired(&mine.certificate).unwrap();
+    let hosts = s.fleet.hosts();
+    let standing = hosts
+        .by_certificate(&held.tenant, &held.host, &held.serial)
+        .await
+        .unwrap();
+    assert!(matches!(standing, Standing::Known { .. }), "{standing:?}");
+});
+
+both!(asking_again_and_again_fills_no_table, |s| {
+    s.site("berlin", "").await;
+    let mut asked = request(&FileKey::generate().unwrap(), "S1");
+    asked.activation_key = Some(key(&s, 1).await);
+    let mut last = None;
+    for _ in 0..40 {
+        last = Some(granted(s.fleet.enrolment().request(&asked, "").await.unwrap()));
+        s.later(1);
+    }
+    let last = last.unwrap();
+    let rows = s
+        .fleet
+        .db()
+        .row("SELECT COUNT(*) FROM certificate", vec![])
+        .await
+        .unwrap();
+    assert!(rows.unwrap().int(0) <= 33);
+    let verifier = ClientVerifier::new(&s.clock);
+    verifier.set_authority(&s.tenant.id, &last.ca).unwrap();
+    let newest = verifier.check_expired(&last.certificate).unwrap();
+    let standing = s
+        .fleet
+        .hosts()
+        .by_certificate(&newest.tenant, &newest.host, &newest.serial)
+        .await
+        .unwrap();
+    assert!(matches!(standing, Standing::Known { .. }), "{standing:?}");
+});
+
 both!(an_expected_machine_is_let_in_once, |s| {
     s.site("berlin", "").await;
     let expected = ExpectedSpec {

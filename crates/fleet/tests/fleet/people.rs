@@ -53,8 +53,14 @@ both!(a_person_signs_in_and_out, |s| {
         .await
         .unwrap();
     assert_eq!(caller.role(), Some(Role::Owner));
-    // In another tenant they are nobody.
-    let elsewhere = s.fleet.sessions().caller(&session, "other", "").await.unwrap();
+    // In another tenant they are nobody, and it is not there for them.
+    let elsewhere = s.fleet.sessions().caller(&session, "other", "").await;
+    assert!(matches!(elsewhere, Err(Error::NotFound { .. })), "{elsewhere:?}");
+    let admin = fleet::people::Session {
+        platform_admin: true,
+        ..session.clone()
+    };
+    let elsewhere = s.fleet.sessions().caller(&admin, "other", "").await.unwrap();
     assert_eq!(elsewhere.role_anywhere(), None);
 
     // A new password ends all sessions; so does time.
@@ -219,6 +225,34 @@ both!(tokens_work_until_they_end, |s| {
             .len(),
         1
     );
+});
+
+both!(a_network_is_one_stranger_and_an_open_session_no_oracle, |s| {
+    let people = s.fleet.people();
+    people.create(&s.owner, &user("ada")).await.unwrap();
+    // A line has 2^64 addresses of IPv6.
+    let mut slowed = false;
+    for n in 0..40 {
+        let from = format!("2001:db8::{n:x}");
+        let tried = people
+            .sign_in(None, &format!("nobody{n}"), "wrong horse", None, &from)
+            .await;
+        slowed |= matches!(tried, Err(Error::Throttled { .. }));
+    }
+    assert!(slowed);
+    let elsewhere = people.sign_in(None, "ada", RIGHT, None, "2001:db8:0:1::1").await;
+    assert!(elsewhere.is_ok(), "{elsewhere:?}");
+
+    let ada = fleet::Caller::user(&s.tenant.id, "ada", Role::Viewer, Scope::All);
+    let new = "another horse battery";
+    let mut slowed = false;
+    for _ in 0..8 {
+        let tried = people.set_own_password(&ada, "wrong horse", new).await;
+        slowed |= matches!(tried, Err(Error::Throttled { .. }));
+    }
+    assert!(slowed);
+    s.later(901);
+    people.set_own_password(&ada, RIGHT, new).await.unwrap();
 });
 
 both!(a_provider_vouches_for_a_person, |s| {

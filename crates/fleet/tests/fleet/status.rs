@@ -114,6 +114,43 @@ both!(deltas_build_on_each_other, |s| {
     assert!(ingest.status(t, "nobody", status(1, 0, json!({}))).await.is_err());
 });
 
+both!(what_is_kept_of_a_host_is_bounded, |s| {
+    s.site("berlin", "").await;
+    let h = host(&s, "till", "berlin").await;
+    let (t, id) = (s.tenant.id.as_str(), h.id.as_str());
+    let ingest = Ingest::start(&s.fleet, "node-1");
+    ingest.connected(t, id, &Hello::default(), "").await.unwrap();
+    let some = |from: usize, each: &str| {
+        (from..from + 1500)
+            .map(|n| (format!("vm/default/v{n}"), json!({ "message": each })))
+            .collect::<serde_json::Map<_, _>>()
+    };
+    let first = status(1, 0, some(0, "").into());
+    ingest.status(t, id, first).await.unwrap();
+    ingest
+        .status(t, id, status(2, 1, some(1500, "").into()))
+        .await
+        .unwrap();
+    // Each report fits, all of them together do not.
+    let more = ingest.status(t, id, status(3, 2, some(3000, "").into())).await;
+    assert!(more.is_err(), "{more:?}");
+    let long = ingest
+        .status(t, id, status(3, 2, some(0, &"x".repeat(8000)).into()))
+        .await;
+    assert!(long.is_err(), "{long:?}");
+    // What was kept stays, and reports that fit are taken.
+    let mut swap = status(3, 2, some(3000, "").into());
+    swap.remove = (0..1500).map(|n| format!("vm/default/v{n}")).collect();
+    ingest.status(t, id, swap).await.unwrap();
+    let row = s
+        .fleet
+        .db()
+        .row("SELECT COUNT(*) FROM section", vec![])
+        .await
+        .unwrap();
+    assert_eq!(row.unwrap().int(0), 3000);
+});
+
 both!(nothing_is_rewritten_when_unchanged, |s| {
     s.site("berlin", "").await;
     let h = host(&s, "till", "berlin").await;
