@@ -35,8 +35,14 @@ export default defineConfig({
       timeout: 120_000,
       use: { baseURL: process.env.BASE_URL ?? 'https://127.0.0.1:8443', ignoreHTTPSErrors: true },
     },
+    // People who come in through an OpenID Connect provider: BASE_URL, PROVIDER, SELVEDGE_USER, SELVEDGE_PASSWORD.
+    {
+      name: 'sign-in',
+      testMatch: /tests\/sign-in\/.*\.spec\.ts/,
+      use: { baseURL: process.env.BASE_URL ?? 'https://127.0.0.1:8443', ignoreHTTPSErrors: true },
+    },
   ],
-  ...(process.argv.includes('--project=e2e')
+  ...(process.argv.some((word) => /^--project=(e2e|sign-in)$/.test(word))
     ? {}
     : { webServer: { command: `node mock/server.mjs ${port}`, url: `http://127.0.0.1:${port}/api/v1/version`, reuseExistingServer: !process.env.CI } }),
 });

@@ -126,6 +126,11 @@ impl Provider {
         &self.config.tenant
     }
 
+    /// Whether groups there mean roles here.
+    pub(crate) fn gives_roles(&self) -> bool {
+        !self.config.roles.is_empty()
+    }
+
     /// Where to send the browser, and the cookie that it must bring back.
     pub(crate) async fn start(&self, next: &str) -> anyhow::Result<(String, String)> {
         let discovery = self.discovery().await?;

@@ -16,7 +16,8 @@ use crate::wait::wait_until;
 
 /// The organisation.
 pub const TENANT: &str = "acme";
-const PASSWORD: &str = "a long password of a crowd";
+/// Its owner's password.
+pub const PASSWORD: &str = "a long password of a crowd";
 /// How long a start may take.
 const START: Duration = Duration::from_secs(60);
 
@@ -26,6 +27,7 @@ pub struct Loopback {
     program: String,
     dir: PathBuf,
     port: u16,
+    url: String,
     child: Child,
 }
 
@@ -36,10 +38,39 @@ impl Loopback {
     /// # Errors
     /// When it does not come up.
     pub fn start(programs: &Programs, dir: &Path, more: &str) -> Result<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = free_port()?;
+        Self::start_as(programs, dir, port, &format!("https://127.0.0.1:{port}"), more)
+    }
+
+    /// Starts one of several processes on a database that `more` names: hosts and people call them all by one `url`, that
+    /// of a balancer. It has the keys of the first, if that is given.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_behind(
+        programs: &Programs,
+        dir: &Path,
+        url: &str,
+        more: &str,
+        first: Option<&Self>,
+    ) -> Result<Self> {
+        if let Some(first) = first {
+            fs::create_dir_all(dir.join("data"))?;
+            for file in ["master.key", "ca.pem", "ca.key"] {
+                let from = first.dir.join("data").join(file);
+                fs::copy(&from, dir.join("data").join(file))
+                    .with_context(|| format!("cannot copy {}", from.display()))?;
+            }
+        }
+        let port = free_port()?;
+        let more = format!("peer = \"127.0.0.1:{port}\"\n{more}");
+        Self::start_as(programs, dir, port, url, &more)
+    }
+
+    fn start_as(programs: &Programs, dir: &Path, port: u16, url: &str, more: &str) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let text = format!(
-            "[server]\nurl = \"https://127.0.0.1:{port}\"\nlisten = [\"127.0.0.1:{port}\"]\ndata = \"{}\"\n{more}\n\
+            "[server]\nurl = \"{url}\"\nlisten = [\"127.0.0.1:{port}\"]\ndata = \"{}\"\n{more}\n\
              [limits]\nconnections_per_address = 100000\n",
             dir.join("data").display()
         );
@@ -50,6 +81,7 @@ impl Loopback {
             program,
             dir: dir.to_owned(),
             port,
+            url: url.to_owned(),
             child,
         };
         started.wait()?;
@@ -96,20 +128,36 @@ impl Loopback {
         admin.arg("--config").arg(self.dir.join("orchestrator.toml"));
         admin.args(["admin", "create", "--tenant", TENANT, "--user", "ada"]);
         tool::run(admin.args(["--password-file", password]))?;
-        let cli = Cli::new(programs.cli()?, self.dir.join("cli.toml"));
+        self.log_in(programs, &self.url())
+    }
+
+    /// Logs its owner in, at this address of it.
+    ///
+    /// # Errors
+    /// When the orchestrator refuses.
+    pub fn log_in(&self, programs: &Programs, url: &str) -> Result<Cli> {
+        let port = url.rsplit_once(':').map_or(url, |(_, port)| port);
+        let cli = Cli::new(programs.cli()?, self.dir.join(format!("cli-{port}.toml")));
+        let password = self.dir.join("password");
+        fs::write(&password, PASSWORD)?;
+        let given = format!("@{}", password.display());
         let authority = self.authority();
         let authority = authority.to_str().context("a path that is not UTF-8")?;
-        let given = format!("@{password}");
-        let url = self.url();
-        let login = ["login", &url, "--user", "ada", "--password", &given];
+        let login = ["login", url, "--user", "ada", "--password", &given];
         cli.run(login.into_iter().chain(["--ca-file", authority]))?;
         Ok(cli)
+    }
+
+    /// The port of this very process.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where it serves.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        self.url.clone()
     }
 
     /// The file with its authority.
@@ -142,6 +190,10 @@ impl Drop for Loopback {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 fn run(program: &str, dir: &Path) -> Result<Child> {

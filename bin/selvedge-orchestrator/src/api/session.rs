@@ -281,16 +281,69 @@ fn provider(app: &Shared) -> Result<&crate::oidc::Provider, Problem> {
 /// Sends the browser to the provider.
 #[utoipa::path(get, path = "/oidc/start", tag = "session", operation_id = "startOidc", params(Start),
     responses((status = 303, description = "To the provider")))]
-async fn oidc_start(State(app): State<Shared>, Query(start): Query<Start>) -> Result<Response, Problem> {
-    let provider = provider(&app)?;
+/// Why nobody came in by the provider. A browser is shown it by the page at `/login`; its words are the page's, so that
+/// no link can put others there.
+struct Refusal {
+    why: &'static str,
+    problem: Problem,
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        let why = match problem.status() {
+            StatusCode::FORBIDDEN => "role",
+            StatusCode::CONFLICT => "taken",
+            _ => "failed",
+        };
+        Self { why, problem }
+    }
+}
+
+impl From<fleet::Error> for Refusal {
+    fn from(error: fleet::Error) -> Self {
+        let disabled = matches!(error, fleet::Error::Unauthenticated);
+        let mut refusal = Self::from(Problem::from(error));
+        if disabled {
+            refusal.why = "disabled";
+        }
+        refusal
+    }
+}
+
+impl Refusal {
+    fn answer(self, headers: &HeaderMap) -> Response {
+        let person = headers
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok())
+            .is_some_and(|accept| accept.contains("text/html"));
+        if person {
+            Redirect::to(&format!("/login?oidc={}", self.why)).into_response()
+        } else {
+            self.problem.into_response()
+        }
+    }
+}
+
+async fn oidc_start(State(app): State<Shared>, headers: HeaderMap, Query(start): Query<Start>) -> Response {
+    match to_provider(&app, start).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.answer(&headers),
+    }
+}
+
+async fn to_provider(app: &Shared, start: Start) -> Result<Response, Refusal> {
+    let provider = provider(app)?;
     let next = start.next.unwrap_or_default();
     let (url, sealed) = provider.start(&next).await.map_err(|error| {
         tracing::warn!(error = %format!("{error:#}"), "the OIDC provider can't be used");
-        Problem::busy(
-            StatusCode::BAD_GATEWAY,
-            "the sign-in provider can't be reached; the log says why",
-            10,
-        )
+        Refusal {
+            why: "away",
+            problem: Problem::busy(
+                StatusCode::BAD_GATEWAY,
+                "the sign-in provider can't be reached; the log says why",
+                10,
+            ),
+        }
     })?;
     let cookie = set_cookie(OIDC_COOKIE, &sealed, "Lax", "/api/v1/oidc", Some(600))?;
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to(&url)).into_response())
@@ -316,15 +369,30 @@ async fn oidc_callback(
     Address(from): Address,
     parts: Parts,
     Query(sent): Query<Callback>,
-) -> Result<Response, Problem> {
-    let provider = provider(&app)?;
+) -> Response {
+    match from_provider(&app, &from, &parts.headers, sent).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.answer(&parts.headers),
+    }
+}
+
+async fn from_provider(
+    app: &Shared,
+    from: &str,
+    headers: &HeaderMap,
+    sent: Callback,
+) -> Result<Response, Refusal> {
+    let provider = provider(app)?;
     if sent.error.is_some() {
-        return Err(Problem::unauthorized("the provider did not sign you in"));
+        return Err(Refusal {
+            why: "declined",
+            problem: Problem::unauthorized("the provider did not sign you in"),
+        });
     }
     let (Some(code), Some(state)) = (sent.code, sent.state) else {
-        return Err(Problem::bad_request("code and state are missing"));
+        return Err(Problem::bad_request("code and state are missing").into());
     };
-    let sealed = cookie(&parts.headers, OIDC_COOKIE).unwrap_or_default();
+    let sealed = cookie(headers, OIDC_COOKIE).unwrap_or_default();
     let (found, next) = provider.finish(&sealed, &state, &code).await.map_err(|error| {
         tracing::warn!(error = %format!("{error:#}"), from, "a sign-in by OIDC failed");
         Problem::unauthorized(error.to_string())
@@ -347,12 +415,17 @@ async fn oidc_callback(
                 email: found.email,
                 display_name: found.name,
             },
-            &from,
+            from,
         )
+                admitted: found.role.is_some(),
         .await?;
     // What the provider's groups say counts from this sign-in on.
-    give_role(&app, &tenant.id, &person.user, found.role).await?;
-    let new = app.fleet.sessions().create(&person, &from).await?;
+    if !give_role(app, &tenant.id, &person.user, found.role, provider.gives_roles()).await? {
+        return Err(
+            Problem::forbidden("no group of yours gives you a role here: ask an owner for one").into(),
+        );
+    }
+    let new = app.fleet.sessions().create(&person, from).await?;
     let mut response = Redirect::to(&next).into_response();
     for cookie in [
         set_cookie(COOKIE, &new.secret, "Strict", "/", None)?,
@@ -363,36 +436,34 @@ async fn oidc_callback(
     Ok(response)
 }
 
-/// Makes the role in the whole tenant what the provider's groups say; without a group that counts, what an owner gave
-/// stays.
+/// Makes the role in the whole tenant what the provider's groups say, if they say anything of roles here; what an owner
+/// gave for parts of the tenant stays. False when there is no role at all.
 async fn give_role(
     app: &Shared,
     tenant: &str,
     user: &User,
     role: Option<fleet::Role>,
-) -> Result<(), Problem> {
-    let Some(role) = role else {
-        return Ok(());
-    };
+    by_groups: bool,
+) -> Result<bool, Problem> {
     let system = fleet::Caller::system(tenant, "oidc");
-    let mut has = false;
+    let (mut has, mut other) = (false, false);
     for binding in &user.bindings {
-        if binding.scope != fleet::Scope::All {
-            continue;
-        }
-        if binding.role == role {
+        if !by_groups || binding.scope != fleet::Scope::All {
+            other = true;
+        } else if Some(binding.role) == role {
             has = true;
         } else {
             app.fleet.bindings().delete(&system, &binding.id, None).await?;
         }
     }
-    if !has {
-        let spec = fleet::model::BindingSpec {
-            user: user.username.clone(),
-            role,
-            scope: fleet::Scope::All,
-        };
-        app.fleet.bindings().create(&system, &spec).await?;
-    }
-    Ok(())
+    let Some(role) = role.filter(|_| !has) else {
+        return Ok(has || other);
+    };
+    let spec = fleet::model::BindingSpec {
+        user: user.username.clone(),
+        role,
+        scope: fleet::Scope::All,
+    };
+    app.fleet.bindings().create(&system, &spec).await?;
+    Ok(true)
 }

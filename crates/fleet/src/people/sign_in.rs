@@ -39,6 +39,8 @@ pub struct OidcPerson {
     pub email: String,
     /// For people.
     pub display_name: String,
+    /// Whether an account is made for them if there is none: a group of theirs gives them a role.
+    pub admitted: bool,
 }
 
 /// Counts one try under a name; how long to wait if there were too many.
@@ -267,6 +269,12 @@ impl People<'_> {
                         .await?;
                     if taken == 1 {
                         return accounts::locked(tx, tenant, &user.username).await;
+                    }
+                    // Anybody may have an account at a large provider; that makes them nobody here.
+                    if !who.admitted {
+                        return Err(Error::Forbidden {
+                            message: format!("{} has no role here: ask an owner for one", who.username),
+                        });
                     }
                     accounts::insert(tx, caller, &user, None, Some(subject)).await?;
                     Ok(user)

@@ -256,14 +256,18 @@ both!(a_network_is_one_stranger_and_an_open_session_no_oracle, |s| {
 });
 
 both!(a_provider_vouches_for_a_person, |s| {
-    let who = fleet::people::OidcPerson {
+    let mut who = fleet::people::OidcPerson {
         issuer: "https://id.example".to_owned(),
         subject: "42".to_owned(),
         username: "grace@example.com".to_owned(),
         email: "grace@example.com".to_owned(),
         display_name: "Grace".to_owned(),
+        admitted: false,
     };
     let people = s.fleet.people();
+    let nobody = people.sign_in_oidc(&s.tenant.id, &who, "").await;
+    assert!(matches!(nobody, Err(Error::Forbidden { .. })));
+    who.admitted = true;
     let first = people.sign_in_oidc(&s.tenant.id, &who, "").await.unwrap();
     let again = people.sign_in_oidc(&s.tenant.id, &who, "").await.unwrap();
     assert_eq!(first.user.id, again.user.id);
