@@ -223,9 +223,10 @@ impl Fleet<'_> {
             ));
             done = next;
             // What they reported is written.
-            self.runtime.block_on(sleep(Duration::from_secs(10)));
+            self.runtime
+                .block_on(async { sleep(Duration::from_secs(10)).await });
             let (processor, traffic) = (usage::processor(pid)?, usage::loopback()?);
-            self.runtime.block_on(sleep(REST));
+            self.runtime.block_on(async { sleep(REST).await });
             let used = usage::processor(pid)?.0.saturating_sub(processor.0);
             let sent = usage::loopback()?.saturating_sub(traffic);
             let memory = usage::memory(pid)?.resident.saturating_sub(before);

@@ -29,16 +29,7 @@ pub(super) struct Person {
 
 impl Person {
     pub(super) fn new(hub: &Hub, cli: &Cli) -> Result<Self> {
-        let token = cli.json([
-            "token",
-            "create",
-            "--name",
-            "bench",
-            "--role",
-            "owner",
-            "--expires",
-            "24h",
-        ])?;
+        let token = cli.json(["token", "create", "bench", "--role", "owner"])?;
         let token = token["secret"]
             .as_str()
             .context("a token has a secret")?
