@@ -4,7 +4,7 @@ mod read;
 mod write;
 
 pub(crate) use read::{event, locked};
-pub(crate) use write::{blank, insert, name_from, object, placed, words};
+pub(crate) use write::{blank, insert, name_from, object, own_name, placed, words};
 
 use crate::{Error, Fleet, args};
 

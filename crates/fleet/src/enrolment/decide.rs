@@ -333,6 +333,9 @@ async fn merge_facts(
     from: &str,
 ) -> Result<(), Error> {
     let mut merged = host.clone();
+    if let Some(name) = crate::hosts::own_name(tx, tenant, host, &machine.hostname).await? {
+        merged.name = name;
+    }
     if merged.serial.is_empty() {
         merged.serial.clone_from(&machine.serial);
     }
@@ -350,7 +353,7 @@ async fn merge_facts(
         }
     }
     tx.run(
-        "UPDATE host SET serial=$3,uuid=$4,macs=$5,words=$6,address=$7 WHERE tenant=$1 AND id=$2",
+        "UPDATE host SET serial=$3,uuid=$4,macs=$5,words=$6,address=$7,name=$8 WHERE tenant=$1 AND id=$2",
         args![
             tenant,
             &host.id,
@@ -358,7 +361,8 @@ async fn merge_facts(
             &merged.uuid,
             crate::sites::json(&merged.macs),
             crate::hosts::words(&merged),
-            from
+            from,
+            &merged.name
         ],
     )
     .await

@@ -139,6 +139,42 @@ pub(crate) fn name_from(text: &str, id: &str) -> String {
     name
 }
 
+/// What an expected host is called until it says its own name: by what is known of it.
+fn unnamed(host: &Host) -> String {
+    let known = [&host.serial, &host.uuid, host.macs.first().unwrap_or(&host.uuid)];
+    let known = known.into_iter().find(|text| !text.is_empty());
+    name_from(known.map_or("", |text| text), &host.id)
+}
+
+/// The name that an expected host takes when it enrols: the one that its machine has, with a part of its id behind it if
+/// that is taken. None if a person has named it, or the machine has no name that fits. `host` is as it was before.
+pub(crate) async fn own_name(
+    tx: &mut Tx<'_>,
+    tenant: &str,
+    host: &Host,
+    hostname: &str,
+) -> Result<Option<String>, Error> {
+    if host.phase != Phase::Expected || host.name != unnamed(host) {
+        return Ok(None);
+    }
+    let nothing = name_from("", &host.id);
+    let name = name_from(hostname, &host.id);
+    // Every machine that was installed and not named is called so.
+    if name == nothing || name == "localhost" {
+        return Ok(None);
+    }
+    let taken = tx
+        .row(
+            "SELECT 1 FROM host WHERE tenant=$1 AND name=$2 AND id<>$3",
+            args![tenant, &name, &host.id],
+        )
+        .await?;
+    Ok(Some(match taken {
+        Some(_) => format!("{name}-{}", &host.id[host.id.len().saturating_sub(8)..]),
+        None => name,
+    }))
+}
+
 impl Hosts<'_> {
     /// Registers hosts that are known beforehand; all or none.
     pub async fn expect(&self, caller: &Caller, specs: &[ExpectedSpec]) -> Result<Vec<Host>, Error> {
@@ -168,9 +204,7 @@ impl Hosts<'_> {
             check::labels(&spec.labels)?;
             host.labels.clone_from(&spec.labels);
             if spec.name.is_empty() {
-                let known = [&host.serial, &host.uuid, host.macs.first().unwrap_or(&host.uuid)];
-                let known = known.into_iter().find(|text| !text.is_empty());
-                host.name = name_from(known.map_or("", |text| text), &host.id);
+                host.name = unnamed(&host);
             } else {
                 check::name("name", &spec.name)?;
                 host.name.clone_from(&spec.name);

@@ -11,6 +11,7 @@ mod audit;
 mod changes;
 mod database;
 mod enrolment;
+mod names;
 mod people;
 mod properties;
 mod requests;
