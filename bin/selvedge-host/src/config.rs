@@ -116,6 +116,12 @@ pub(crate) struct Orchestrator {
     pub(crate) tenant: Option<String>,
     /// An HTTP proxy; else `HTTPS_PROXY` counts.
     pub(crate) proxy: Option<String>,
+    /// What keeps the host's key, if it has none yet: `auto`, `tpm` or `file`.
+    #[serde(default)]
+    pub(crate) key: identity::key::Place,
+    /// The kernel's TPM device, or the socket of a software TPM.
+    #[serde(default = "tpm_device")]
+    pub(crate) tpm_device: PathBuf,
     /// How often the host tells how much it uses, as `5m`.
     #[serde(default = "five_minutes")]
     pub(crate) usage: String,
@@ -155,7 +161,7 @@ impl Orchestrator {
     }
 
     /// The activation key, if one was given.
-    pub(crate) fn key(&self) -> anyhow::Result<Option<String>> {
+    pub(crate) fn activation(&self) -> anyhow::Result<Option<String>> {
         let text = match (&self.activation_key, &self.activation_key_file) {
             (Some(key), _) => key.clone(),
             (None, Some(file)) => std::fs::read_to_string(file).with_context(|| {
@@ -173,6 +179,10 @@ fn here() -> String {
 
 fn minute() -> String {
     "1m".into()
+}
+
+fn tpm_device() -> PathBuf {
+    identity::key::DEVICE.into()
 }
 
 fn five_minutes() -> String {
@@ -423,6 +433,10 @@ mod tests {
             (
                 "[host]\nname = \"h\"\n[orchestrator]\nurl = \"https://o\"\nactivation_key = \"a\"\nactivation_key_file = \"b\"\n",
                 "at most one",
+            ),
+            (
+                "[host]\nname = \"h\"\n[orchestrator]\nurl = \"https://o\"\nkey = \"usb\"\n",
+                "`auto`, `tpm`, `file`",
             ),
             (
                 "[host]\nname = \"h\"\n[images]\nlibraries = [\"golden\"]\n",

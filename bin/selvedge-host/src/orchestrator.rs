@@ -32,7 +32,7 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::Context;
 use apiserver::{Client, client::EventType, http::Tunnel};
 use hyper::{Response, body::Bytes};
-use identity::{credentials::Enrolment, enrol, trust::ServerTrust};
+use identity::{credentials::Enrolment, enrol, key::KeyStore, trust::ServerTrust};
 use kinds::{
     gvr,
     network::{PortGroups, PortRequest},
@@ -105,7 +105,7 @@ pub(crate) fn identity(
     let machine = Machine::here();
     let own = |given: &Option<String>, field: &str| given.clone().unwrap_or_else(|| machine.dmi(field));
     // One that can't be read is used up, most likely.
-    let activation_key = orchestrator.key().unwrap_or_else(|error| {
+    let activation_key = orchestrator.activation().unwrap_or_else(|error| {
         tracing::debug!(error = format!("{error:#}"), "no activation key");
         None
     });
@@ -120,7 +120,8 @@ pub(crate) fn identity(
     };
     let client = enrol::Client::new(&options).context("orchestrator")?;
     let folder = config.paths.state.join("identity");
-    let identity = Identity::new(folder, &orchestrator.url, client, request, clock);
+    let keys = KeyStore::new(folder.clone(), orchestrator.key, &orchestrator.tpm_device);
+    let identity = Identity::new(folder, keys, &orchestrator.url, client, request, clock);
     Ok((identity, trust))
 }
 
@@ -145,6 +146,7 @@ pub(crate) fn start(
         serial: identity.serial.clone(),
         uuid: identity.uuid.clone(),
         state: paths.state.clone(),
+        credentials: identity.keeper.credentials(),
         usage: orchestrator.usage()?,
         clock: parts.clock.clone(),
     };
@@ -158,7 +160,7 @@ pub(crate) fn start(
             stop.run_until_cancelled(task).await;
         });
     };
-    spawn(Box::pin(async move { reporter.watch_network(signal).await }));
+    spawn(Box::pin(async move { reporter.watch_host(signal).await }));
     spawn(Box::pin(events::follow(client.clone(), book.clone())));
 
     let stop = parts.stop.child_token();

@@ -10,6 +10,7 @@ use rustls::{
     sign::{CertifiedKey, Signer, SigningKey},
 };
 use serde::{Deserialize, Serialize};
+use telemetry::chain;
 
 use crate::{
     enrol::Granted,
@@ -186,7 +187,7 @@ impl Signer for Signing {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         self.0
             .sign(message)
-            .map_err(|e| rustls::Error::General(e.to_string()))
+            .map_err(|e| rustls::Error::General(chain(&e).to_string()))
     }
 
     fn scheme(&self) -> SignatureScheme {

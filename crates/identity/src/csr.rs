@@ -1,5 +1,7 @@
 //! Certificate signing requests: a host makes one, the orchestrator checks that whoever sent it has the key.
 
+use std::sync::OnceLock;
+
 use aws_lc_rs::{
     digest,
     signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey},
@@ -93,15 +95,18 @@ pub fn fingerprint(public_key: &[u8]) -> String {
 pub fn make(key: &dyn HostKey) -> Result<String, KeyError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
+    let borrowed = Borrowed(key, OnceLock::new());
     let request = params
-        .serialize_request(&Borrowed(key))
-        .and_then(|request| request.pem())
-        .map_err(|e| KeyError::Sign(e.to_string()))?;
-    Ok(request)
+        .serialize_request(&borrowed)
+        .and_then(|request| request.pem());
+    request.map_err(|e| {
+        let Borrowed(_, why) = borrowed;
+        why.into_inner().unwrap_or_else(|| KeyError::Sign(e.to_string()))
+    })
 }
 
-/// A host's key as the certificate library wants it.
-struct Borrowed<'a>(&'a dyn HostKey);
+/// A host's key as the certificate library wants it. That keeps no reasons: they are kept beside.
+struct Borrowed<'a>(&'a dyn HostKey, OnceLock<KeyError>);
 
 impl PublicKeyData for Borrowed<'_> {
     fn der_bytes(&self) -> &[u8] {
@@ -115,7 +120,11 @@ impl PublicKeyData for Borrowed<'_> {
 
 impl SigningKey for Borrowed<'_> {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.0.sign(message).map_err(|_| rcgen::Error::RemoteKeyError)
+        self.0.sign(message).map_err(|error| {
+            // Only the first counts, and there is but one.
+            let _ = self.1.set(error);
+            rcgen::Error::RemoteKeyError
+        })
     }
 }
 

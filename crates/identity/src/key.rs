@@ -1,6 +1,7 @@
 //! A host's private key.
 
 mod store;
+mod tpm;
 
 use std::{
     fmt,
@@ -13,7 +14,8 @@ use aws_lc_rs::{
 };
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 
-pub use store::KeyStore;
+pub use store::{KeyStore, Place};
+pub use tpm::{DEVICE, TpmError, TpmKey};
 
 use crate::files;
 
@@ -40,6 +42,9 @@ pub enum KeyError {
     /// The key could not be made.
     #[error("no key could be made: the random source failed")]
     Make,
+    /// The key is in a TPM, and that did not do it.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
     /// The key could not sign.
     #[error("the key did not sign: {0}")]
     Sign(String),
@@ -52,8 +57,13 @@ pub trait HostKey: fmt::Debug + Send + Sync {
 
     /// Signs with ECDSA over SHA-256. The signature is in ASN.1 DER.
     ///
-    /// May block for as long as a TPM takes (tens of milliseconds).
+    /// May take as long as a TPM does: some tens of milliseconds, as a rule.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError>;
+
+    /// Whether only a TPM can use it.
+    fn in_tpm(&self) -> bool {
+        false
+    }
 }
 
 /// A key in memory or in a file of mode 0600.

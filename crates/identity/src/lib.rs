@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!      host                                        orchestrator
-//!   FileKey ──csr::make──▶ enrol::Request ──HTTPS──▶ csr::Csr::parse
+//!   HostKey ──csr::make──▶ enrol::Request ──HTTPS──▶ csr::Csr::parse
 //!                                                      │ known serial/UUID/MAC, activation key, or a person's yes
 //!   Credentials ◀──────── enrol::Granted ◀────────── ca::Authority::issue
 //!       │
@@ -18,19 +18,20 @@
 //!
 //! ```text
 //!   no key ──make──▶ key ──request──▶ waiting ──granted──▶ valid ──2/3 of life──▶ renewing ──▶ valid
-//!                     └──────granted at once─────────────────┘└──expired──▶ proof of the old key ──▶ valid
-//!                                                            └──revoked──▶ refused, for good
+//!                     │└──────granted at once────────────────┘└──expired──▶ proof of the old key ──▶ valid
+//!                     │                                      └──revoked──▶ refused, for good
+//!                     └◀──────────not known there any more───┘
 //! ```
 //!
 //! | item | what it is | used by |
 //! |---|---|---|
 //! | [`ca`] | a tenant's CA; also the orchestrator's own for its serving certificate | orchestrator |
 //! | [`csr`] | requests: made, checked | both |
-//! | [`key`] | [`key::HostKey`], and [`key::FileKey`], a file of mode 0600 | host |
+//! | [`key`] | [`key::HostKey`]: [`key::TpmKey`] in a TPM 2.0, [`key::FileKey`] in a file; [`key::KeyStore`] knows which | host |
 //! | [`credentials`] | key with certificate, on disk and for TLS | host |
 //! | [`verify`] | client certificates of many CAs, swapped at run time, revocation | orchestrator |
 //! | [`trust`] | which server certificates a host believes | host |
-//! | [`enrol`] | what goes over `/enroll/v1`; the host's client of it | both |
+//! | [`enrol`] | what goes over `/enroll/v1`; the host's client of it, and [`enrol::Keeper`], its one task | both |
 //! | [`activation`] | one-time keys and their hashes | both |
 //! | [`proof`] | nonces and signatures for renewal | both |
 //! | [`seal`] | secrets at rest | orchestrator |

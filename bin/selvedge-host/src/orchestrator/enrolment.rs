@@ -3,7 +3,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `key.pem` | the private key, which never leaves this machine |
+//! | `key.pem`, `tpm-key.json` | the private key, which never leaves this machine: in the clear, or for its TPM alone |
 //! | `enrolment.json` | the certificate, and whose host this is |
 //! | `revoked.json` | there if the orchestrator revoked the host |
 //!
@@ -155,7 +155,14 @@ pub(crate) async fn enroll(config: &crate::config::Config, again: bool) -> anyho
 
 impl Identity {
     /// An identity that is kept in a folder. Nothing happens yet.
-    pub(super) fn new(folder: PathBuf, url: &str, client: Client, request: Request, clock: &Clock) -> Self {
+    pub(super) fn new(
+        folder: PathBuf,
+        keys: KeyStore,
+        url: &str,
+        client: Client,
+        request: Request,
+        clock: &Clock,
+    ) -> Self {
         let activation = request.activation_key.as_deref().unwrap_or_default();
         let activation = Sha256::digest(activation)
             .iter()
@@ -163,7 +170,6 @@ impl Identity {
             .map(|b| format!("{b:02x}"))
             .collect();
         let (serial, uuid) = (request.serial.clone(), request.uuid.clone());
-        let keys = KeyStore::new(folder.clone());
         let keeper = Keeper::new(KeeperOptions {
             client,
             keys: keys.clone(),

@@ -17,6 +17,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use apiserver::Client;
 use async_trait::async_trait;
+use identity::credentials::Credentials;
 use kinds::{
     gvr,
     network::{PortGroups, PortRequest},
@@ -58,6 +59,8 @@ pub(super) struct Sources {
     pub(super) serial: String,
     pub(super) uuid: String,
     pub(super) state: PathBuf,
+    /// The host's key, as it is used with a certificate.
+    pub(super) credentials: watch::Receiver<Option<Credentials>>,
     /// How often usage is told.
     pub(super) usage: Duration,
     pub(super) clock: Clock,
@@ -116,9 +119,10 @@ impl Reporter {
         driver
     }
 
-    /// Wakes the reporter when a link, a port or a port group changes. Never returns.
-    pub(super) async fn watch_network(&self, signal: reconcile::Signal) {
+    /// Wakes the reporter when a link, a port, a port group or the host's certificate changes. Never returns.
+    pub(super) async fn watch_host(&self, signal: reconcile::Signal) {
         let (mut groups, mut ports) = (self.sources.groups.clone(), self.sources.ports.clone());
+        let mut credentials = self.sources.credentials.clone();
         let mut links = match Watcher::new() {
             Ok((_, links)) => Some(links),
             Err(error) => {
@@ -137,6 +141,7 @@ impl Reporter {
                 () = link => true,
                 changed = groups.changed() => changed.is_ok(),
                 changed = ports.changed() => changed.is_ok(),
+                changed = credentials.changed() => changed.is_ok(),
             };
             if !goes_on {
                 std::future::pending::<()>().await;
@@ -186,9 +191,14 @@ impl Reporter {
         };
         values.extend(network.sections());
 
+        let in_tpm = sources
+            .credentials
+            .borrow()
+            .as_ref()
+            .is_some_and(|c| c.key().in_tpm());
         values.insert(
             "inventory".into(),
-            sources.machine.inventory(&sources.serial, &sources.uuid),
+            sources.machine.inventory(&sources.serial, &sources.uuid, in_tpm),
         );
         if kept.versions.is_none() {
             kept.versions = Some(sources.machine.versions().await);

@@ -7,6 +7,8 @@
 )]
 
 mod orchestrator;
+#[path = "../../../../crates/identity/tests/identity/soft_tpm.rs"]
+mod soft_tpm;
 
 use std::{
     fs,
@@ -22,7 +24,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use self::orchestrator::Orchestrator;
+use self::{orchestrator::Orchestrator, soft_tpm::SoftTpm};
 
 /// Longer than anything here takes; only a failure waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,10 +51,15 @@ impl Host {
     fn new(url: &str, ca_file: &Path, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
+        // The machine's own stays out of this.
+        let tpm = match more.contains("tpm_device") {
+            true => "",
+            false => "tpm_device = \"/nowhere/tpm\"\n",
+        };
         let text = format!(
             "[host]\nname = \"till\"\nserial = \"S1\"\n[paths]\nstate = {:?}\nrun = {:?}\nconfig = {:?}\n\
              [api]\nlisten = [\"127.0.0.1:0\"]\n[network]\novs_db = {:?}\novs_rundir = {:?}\nmanage_nics = false\n\
-             [vm]\naccelerator = \"tcg\"\n[orchestrator]\nurl = {url:?}\nca_file = {ca_file:?}\n{more}",
+             [vm]\naccelerator = \"tcg\"\n[orchestrator]\nurl = {url:?}\nca_file = {ca_file:?}\n{tpm}{more}",
             at("state"),
             at("run"),
             at("etc"),
@@ -416,4 +423,54 @@ async fn a_revoked_host_runs_on_and_does_not_come_back() {
     let again = host.command(&["enroll", "--again"]).status().unwrap();
     assert!(again.success());
     assert_eq!(orchestrator.state().hosts.len(), 2, "it is a new host");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_key_is_in_its_tpm_is_nobody_without_it() {
+    let (orchestrator, mut tpm) = (Orchestrator::start().await, SoftTpm::new());
+    let with = |tpm: &SoftTpm| format!("key = \"auto\"\ntpm_device = {:?}\n", tpm.socket());
+    let mut host = Host::new(&orchestrator.url, &orchestrator.ca_file, &with(&tpm));
+    host.start();
+    until("a link", || orchestrator.state().links.first().cloned()).await;
+    assert!(host.path("identity/tpm-key.json").exists() && !host.path("identity/key.pem").exists());
+    until("the inventory", || {
+        (orchestrator.state().status.get("inventory")?["tpm"] == "keeps the host's key").then_some(())
+    })
+    .await;
+    orchestrator.send(&ServerMessage::Signal { what: Signal::Renew });
+    until("a renewal", || {
+        (orchestrator.state().renewals == [false]).then_some(())
+    })
+    .await;
+
+    // A power cut: host and TPM come back.
+    host.kill();
+    tpm.off();
+    orchestrator.state().links.clear();
+    tpm.on();
+    host.start();
+    until("a link again", || orchestrator.state().links.first().cloned()).await;
+    assert_eq!(orchestrator.state().hosts.len(), 1);
+    host.kill();
+
+    // Its disk in another machine.
+    orchestrator.state().links.clear();
+    let other = SoftTpm::new();
+    let file = host.dir.path().join("host.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace(&with(&tpm), &with(&other))).unwrap();
+    host.start();
+    until("the reason", || {
+        let log = fs::read_to_string(host.dir.path().join("log")).unwrap();
+        log.contains("the TPM does not know this host's key")
+            .then_some(())
+    })
+    .await;
+    assert!(orchestrator.state().links.is_empty());
+    host.kill();
+    assert_eq!(orchestrator.state().hosts.len(), 1, "nor did it ask as another");
+    let again = host.command(&["enroll", "--again"]).status().unwrap();
+    assert!(again.success());
+    assert_eq!(orchestrator.state().hosts.len(), 2, "it is a new host");
+    assert!(host.path("identity/tpm-key.json").exists());
 }

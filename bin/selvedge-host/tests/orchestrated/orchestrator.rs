@@ -329,7 +329,7 @@ where
             }
             HostMessage::Assigned { generation, error } => shared.state().assigned.push((generation, error)),
             HostMessage::Beat {} => drop(handle.send(&ServerMessage::Beat {})),
-            HostMessage::Hello(_) | HostMessage::Unknown => {}
+            _ => {}
         }
     }
     shared.state().link = None;

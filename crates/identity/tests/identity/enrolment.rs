@@ -39,7 +39,7 @@ fn options(server: &Server, dir: &std::path::Path, clock: &Clock) -> KeeperOptio
     let quick = (Duration::from_millis(20), Duration::from_millis(50));
     KeeperOptions {
         client: client(server, clock),
-        keys: KeyStore::new(dir.to_owned()),
+        keys: KeyStore::file(dir.to_owned()),
         file: dir.join("enrolment.json"),
         request: Request {
             serial: "SN-1".into(),

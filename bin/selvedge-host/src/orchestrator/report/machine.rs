@@ -78,8 +78,8 @@ impl Machine {
         macs.into_iter().collect()
     }
 
-    /// The section `inventory`.
-    pub(crate) fn inventory(&self, serial: &str, uuid: &str) -> Value {
+    /// The section `inventory`. `in_tpm`: the TPM keeps the key by which the orchestrator knows this host.
+    pub(crate) fn inventory(&self, serial: &str, uuid: &str, in_tpm: bool) -> Value {
         let cpu = self.text("proc/cpuinfo").unwrap_or_default();
         let field = |wanted: &str| {
             let lines = cpu.lines().filter_map(|line| line.split_once(':'));
@@ -105,12 +105,24 @@ impl Machine {
             "product": self.dmi("product_name"),
             "firmware": firmware.trim(),
             "secureBoot": self.secure_boot(),
-            "tpm": self.entries("sys/class/tpm").iter().any(|name| name.starts_with("tpm")),
+            "tpm": self.tpm(in_tpm),
             "cpu": {"model": field("model name").first().unwrap_or(&""), "cores": cores, "threads": threads},
             "memoryBytes": self.memory("MemTotal"),
             "disks": disks,
             "bootTime": self.boot_time(),
         })
+    }
+
+    fn tpm(&self, keeps_key: bool) -> &'static str {
+        let there = self
+            .entries("sys/class/tpm")
+            .iter()
+            .any(|name| name.starts_with("tpm"));
+        match (keeps_key, there) {
+            (true, _) => "keeps the host's key",
+            (false, true) => "present",
+            (false, false) => "none",
+        }
     }
 
     fn disk(&self, name: &str) -> Option<Value> {
@@ -297,7 +309,14 @@ mod tests {
         let machine = Machine::at(dir.path());
         assert_eq!(machine.dmi("product_serial"), "");
         assert_eq!(machine.macs(), ["aa:bb:cc:00:11:22"]);
-        let inventory = machine.inventory("s1", "u1");
+        let tpm = |in_tpm| machine.inventory("s1", "u1", in_tpm)["tpm"].clone();
+        assert_eq!(
+            (tpm(false), tpm(true)),
+            ("none".into(), "keeps the host's key".into())
+        );
+        write("sys/class/tpm/tpm0/x", "");
+        assert_eq!(tpm(false), "present");
+        let inventory = machine.inventory("s1", "u1", false);
         assert_eq!(
             inventory["cpu"],
             json!({"model": "Fast", "cores": 1, "threads": 2})
