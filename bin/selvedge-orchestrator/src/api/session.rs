@@ -21,6 +21,9 @@ use crate::{
 /// The cookie of a sign-in at a provider that is under way.
 const OIDC_COOKIE: &str = "selvedge_oidc";
 
+/// The largest body of a request here.
+pub(super) const BODY: usize = 16 << 10;
+
 /// The endpoints.
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
@@ -278,9 +281,6 @@ fn provider(app: &Shared) -> Result<&crate::oidc::Provider, Problem> {
         .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no OpenID Connect provider is set up here"))
 }
 
-/// Sends the browser to the provider.
-#[utoipa::path(get, path = "/oidc/start", tag = "session", operation_id = "startOidc", params(Start),
-    responses((status = 303, description = "To the provider")))]
 /// Why nobody came in by the provider. A browser is shown it by the page at `/login`; its words are the page's, so that
 /// no link can put others there.
 struct Refusal {
@@ -324,6 +324,9 @@ impl Refusal {
     }
 }
 
+/// Sends the browser to the provider.
+#[utoipa::path(get, path = "/oidc/start", tag = "session", operation_id = "startOidc", params(Start),
+    responses((status = 303, description = "To the provider")))]
 async fn oidc_start(State(app): State<Shared>, headers: HeaderMap, Query(start): Query<Start>) -> Response {
     match to_provider(&app, start).await {
         Ok(response) => response,
@@ -414,10 +417,10 @@ async fn from_provider(
                 username: found.username,
                 email: found.email,
                 display_name: found.name,
+                admitted: found.role.is_some(),
             },
             from,
         )
-                admitted: found.role.is_some(),
         .await?;
     // What the provider's groups say counts from this sign-in on.
     if !give_role(app, &tenant.id, &person.user, found.role, provider.gives_roles()).await? {
