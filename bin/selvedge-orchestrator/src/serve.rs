@@ -25,7 +25,7 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
@@ -101,6 +101,8 @@ impl<O: Others> Server<O> {
         let rooms = Arc::new(Rooms::new(
             server.limits.connections,
             server.limits.connections_per_address,
+            // One address alone can't keep all others waiting.
+            server.limits.handshakes.div_ceil(4),
         ));
         let handshakes = Arc::new(Semaphore::new(server.limits.handshakes));
         let accepting = TaskTracker::new();
@@ -158,23 +160,26 @@ async fn accept<O: Others>(
         let (server, handshakes) = (server.clone(), handshakes.clone());
         let watcher = graceful.watcher();
         tasks.spawn(async move {
-            let Ok(permit) = handshakes.acquire_owned().await else {
+            // Who says nothing costs a socket, and no place among those that are worked on.
+            let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+            let Ok(Ok(hello)) = timeout(HANDSHAKE, acceptor).await else {
                 return;
             };
-            let Ok(Ok((alpn, stream))) = timeout(HANDSHAKE, handshake(stream, &server.configs)).await else {
+            let (Ok(own), Ok(permit)) = (room.handshake().await, handshakes.acquire_owned().await) else {
                 return;
             };
-            drop(permit);
+            let Ok(Ok((alpn, stream))) = timeout(HANDSHAKE, handshake(hello, &server.configs)).await else {
+                return;
+            };
+            drop((own, permit));
             match alpn {
                 Alpn::Link => {
                     // Hosts behind one address are many, and each has shown a certificate.
                     room.known();
                     server.others.clone().link(stream, from).await;
                 }
-                Alpn::Peer => {
-                    room.known();
-                    server.others.clone().peer(stream).await;
-                }
+                // It counts against its address: it has still to prove that it is one of us.
+                Alpn::Peer => server.others.clone().peer(stream).await,
                 Alpn::Web => web(stream, from, server.router.clone(), watcher).await,
             }
             drop(room);
@@ -188,8 +193,10 @@ enum Alpn {
     Web,
 }
 
-async fn handshake(stream: TcpStream, configs: &Configs) -> std::io::Result<(Alpn, TlsStream<TcpStream>)> {
-    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+async fn handshake(
+    start: StartHandshake<TcpStream>,
+    configs: &Configs,
+) -> std::io::Result<(Alpn, TlsStream<TcpStream>)> {
     let (alpn, config) = {
         let hello = start.client_hello();
         let mut alpn = hello.alpn().into_iter().flatten();

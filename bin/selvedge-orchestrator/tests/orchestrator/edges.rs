@@ -70,6 +70,37 @@ async fn the_slow_are_shown_out_and_others_are_served_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_says_nothing_keeps_nobody_waiting() {
+    let server = Server::start("[limits]\nhandshakes = 4\n").await;
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(TcpStream::connect(("127.0.0.1", server.port)).await.unwrap());
+    }
+    // A new connection: others of this address wait for their first byte, ten seconds each.
+    let answer = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(server.ca_pem().as_bytes()).unwrap()])
+        .build()
+        .unwrap()
+        .get(format!("{}/healthz", server.url))
+        .send();
+    let answer = timeout(Duration::from_secs(5), answer).await.unwrap().unwrap();
+    assert!(answer.status().is_success());
+    drop(silent);
+
+    // Strangers get no room for more than they have to say.
+    for path in ["/api/v1/session", "/enroll/v1/requests"] {
+        let answer = server
+            .client
+            .post(format!("{}{path}", server.url))
+            .json(&json!({ "username": "x".repeat(200_000), "password": "x", "csr": "" }))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 413, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hooks_are_verified_and_git_gives_nothing_away() {
     let server = Server::start("").await;
     let ada = server.sign_in("acme", "ada").await;
