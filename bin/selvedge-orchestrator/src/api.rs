@@ -18,7 +18,7 @@ mod steering;
 mod stream;
 mod tenants;
 
-use axum::{Router, middleware};
+use axum::{Router, extract::DefaultBodyLimit, middleware};
 use utoipa::{
     OpenApi,
     openapi::{
@@ -53,7 +53,8 @@ fn endpoints(app: Option<&Shared>) -> OpenApiRouter<Shared> {
     }
     OpenApiRouter::with_openapi(Base::openapi())
         .merge(tenant)
-        .merge(session::router())
+        // Strangers ask here: they get room for a name and a password.
+        .merge(session::router().layer(DefaultBodyLimit::max(session::BODY)))
         .merge(tenants::router())
         .merge(meta::router())
 }

@@ -408,7 +408,11 @@ async fn bounded(mut answer: reqwest::Response) -> anyhow::Result<Vec<u8>> {
 
 /// A place within our own page, never another site.
 fn place(next: &str) -> &str {
-    if next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']) {
+    // Browsers leave tabs out of an address: `/<tab>/evil.example` is `//evil.example`.
+    if next.starts_with('/')
+        && !next.starts_with("//")
+        && !next.contains(|c: char| c == '\\' || c.is_control())
+    {
         next
     } else {
         "/"
@@ -481,6 +485,7 @@ mod tests {
             ("//evil.example", "/"),
             ("https://evil.example", "/"),
             ("/\\evil.example", "/"),
+            ("/\t/evil.example", "/"),
             ("", "/"),
         ] {
             assert_eq!(place(next), want);

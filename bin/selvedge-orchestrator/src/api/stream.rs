@@ -24,8 +24,8 @@ use crate::{
 
 /// A comment that often, so that proxies keep the stream.
 const ALIVE: Duration = Duration::from_secs(15);
-/// Roles and sessions are looked at again by beginning anew.
-const LIFE: Duration = Duration::from_secs(3600);
+/// Roles and sessions are looked at again by beginning anew: whoever lost theirs sees no more than this.
+const LIFE: Duration = Duration::from_secs(300);
 
 /// The endpoints.
 pub(super) fn router() -> OpenApiRouter<Shared> {

@@ -10,11 +10,12 @@ use axum::{
     http::{HeaderMap, Method, Response, StatusCode, header},
 };
 use bytes::Bytes;
+use flate2::write::GzDecoder;
 use futures::StreamExt;
 use http_body_util::BodyExt;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    process::{ChildStdin, ChildStdout},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    process::ChildStdout,
     sync::mpsc,
     time::timeout,
 };
@@ -25,6 +26,12 @@ use super::{Git, GitError, Group, Store};
 const HEADER_LIMIT: usize = 64;
 /// A client that sends nothing for this long is gone.
 const SILENCE: Duration = Duration::from_secs(60);
+/// A client that takes nothing of an answer for this long holds a place that others wait for.
+const STALLED: Duration = Duration::from_secs(300);
+/// The largest thing that git may want memory for at once: bombs are larger, and larger files are streamed.
+const ALLOCATION: &str = "512m";
+/// So much of a packed request is unpacked at a time: it may become a thousand times as much.
+const PACKED: usize = 4 << 10;
 /// No clone and no push takes longer.
 const WHOLE: Duration = Duration::from_secs(3600);
 
@@ -80,6 +87,10 @@ pub(crate) async fn serve(
         // A host that is pinned to a commit asks for it by its hash.
         ("uploadpack.allowReachableSHA1InWant", "true"),
         ("core.fsync", "committed"),
+        // Branches and tags are what there is to push; all else would lie here unseen.
+        ("receive.hideRefs", "refs"),
+        ("receive.hideRefs", "!refs/heads"),
+        ("receive.hideRefs", "!refs/tags"),
     ] {
         git.config(key, value);
     }
@@ -117,7 +128,7 @@ pub(crate) async fn serve(
             if request.ask == Ask::Refs { "GET" } else { "POST" },
         )
         .env("CONTENT_TYPE", text(header::CONTENT_TYPE))
-        .env("HTTP_CONTENT_ENCODING", text(header::CONTENT_ENCODING))
+        .env("GIT_ALLOC_LIMIT", ALLOCATION)
         .env("REMOTE_USER", request.user)
         .env("REMOTE_ADDR", "127.0.0.1")
         .stdin(Stdio::piped())
@@ -132,7 +143,9 @@ pub(crate) async fn serve(
     };
     let push = request.ask == Ask::Push;
     let limit = if push { store.push_limit } else { 32 << 20 };
-    let feed = tokio::spawn(feed(request.body, stdin, limit));
+    // Unpacked here and not by git, so that what it becomes is bounded too.
+    let packed = matches!(text(header::CONTENT_ENCODING).as_str(), "gzip" | "x-gzip");
+    let feed = tokio::spawn(feed(request.body, packed, stdin, limit));
     let mut output = BufReader::new(stdout);
     let head = timeout(WHOLE, head(&mut output)).await;
     let response = match head {
@@ -189,8 +202,14 @@ enum TooMuch {
 }
 
 /// The request's body into the program.
-async fn feed(mut body: Body, mut stdin: ChildStdin, limit: u64) -> Result<(), TooMuch> {
+async fn feed(
+    mut body: Body,
+    packed: bool,
+    mut stdin: impl AsyncWrite + Unpin,
+    limit: u64,
+) -> Result<(), TooMuch> {
     let mut sum = 0_u64;
+    let mut unpack = packed.then(|| GzDecoder::new(Vec::new()));
     loop {
         let Ok(frame) = timeout(SILENCE, body.frame()).await else {
             return Err(TooMuch::Broken);
@@ -203,12 +222,28 @@ async fn feed(mut body: Body, mut stdin: ChildStdin, limit: u64) -> Result<(), T
             },
             Some(Err(_)) => return Err(TooMuch::Broken),
         };
-        sum = sum.saturating_add(data.len() as u64);
-        if sum > limit {
-            return Err(TooMuch::TooLarge);
+        let step = if packed { PACKED } else { data.len().max(1) };
+        for some in data.chunks(step) {
+            let some = match &mut unpack {
+                Some(unpack) => {
+                    io::Write::write_all(unpack, some).map_err(|_| TooMuch::Broken)?;
+                    std::mem::take(unpack.get_mut())
+                }
+                None => some.to_vec(),
+            };
+            sum = sum.saturating_add(some.len() as u64);
+            if sum > limit {
+                return Err(TooMuch::TooLarge);
+            }
+            if stdin.write_all(&some).await.is_err() {
+                // The program has heard enough: its answer says why.
+                return Ok(());
+            }
         }
-        if stdin.write_all(&data).await.is_err() {
-            // The program has heard enough: its answer says why.
+    }
+    if let Some(mut unpack) = unpack {
+        unpack.try_finish().map_err(|_| TooMuch::Broken)?;
+        if stdin.write_all(unpack.get_ref()).await.is_err() {
             return Ok(());
         }
     }
@@ -229,7 +264,7 @@ async fn pump(
             Ok(0) => return true,
             Ok(n) if open => {
                 let data = Bytes::copy_from_slice(&chunk[..n]);
-                open = matches!(timeout(WHOLE, sender.send(Ok(data))).await, Ok(Ok(())));
+                open = matches!(timeout(STALLED, sender.send(Ok(data))).await, Ok(Ok(())));
                 if !open && !to_end {
                     return false;
                 }
@@ -297,5 +332,31 @@ mod tests {
             Some((Ask::Push, true))
         );
         assert_eq!(ask(&Method::PUT, "git-receive-pack", ""), None);
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        io::Write::write_all(&mut packed, bytes).unwrap();
+        packed.finish().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_packed_request_becomes_is_bounded() {
+        let wants = b"0032want 0123\n".repeat(2000);
+        let mut heard = Vec::new();
+        let fed = feed(Body::from(gzip(&wants)), true, &mut heard, 1 << 20).await;
+        assert!(fed.is_ok());
+        assert_eq!(heard, wants);
+
+        let bomb = gzip(&vec![0; 64 << 20]);
+        assert!(bomb.len() < 1 << 20);
+        let mut heard = Vec::new();
+        let fed = feed(Body::from(bomb), true, &mut heard, 1 << 20).await;
+        assert!(matches!(fed, Err(TooMuch::TooLarge)));
+        assert!(heard.len() <= 1 << 20);
+
+        let mut heard = Vec::new();
+        let fed = feed(Body::from("not packed"), true, &mut heard, 1 << 20).await;
+        assert!(matches!(fed, Err(TooMuch::Broken)));
     }
 }

@@ -31,21 +31,21 @@ pub(crate) enum Who {
 
 impl Who {
     /// The caller in a tenant, by name or id. A stranger there is told that there is no such tenant.
-    pub(crate) async fn within(&self, app: &Shared, tenant: &str) -> Result<Caller, Problem> {
-        let found = app.fleet.tenants().find(tenant).await?;
+    pub(crate) async fn within(&self, app: &Shared, asked: &str) -> Result<Caller, Problem> {
+        let found = app.fleet.tenants().find(asked).await?;
         let Some(tenant) = found else {
-            return Err(no_tenant(tenant));
+            return Err(no_tenant(asked));
         };
         match self {
             Self::Token(caller) if caller.tenant == tenant.id => Ok((**caller).clone()),
-            Self::Token(_) => Err(no_tenant(&tenant.name)),
+            Self::Token(_) => Err(no_tenant(asked)),
             Self::Session { session, from, .. } => {
                 match app.fleet.sessions().caller(session, &tenant.id, from).await {
                     Err(
                         fleet::Error::NotFound { .. }
                         | fleet::Error::Denied { .. }
                         | fleet::Error::Forbidden { .. },
-                    ) => Err(no_tenant(&tenant.name)),
+                    ) => Err(no_tenant(asked)),
                     other => Ok(other?),
                 }
             }

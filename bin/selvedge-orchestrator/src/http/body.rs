@@ -1,6 +1,7 @@
 //! Bodies of requests: JSON, of a bounded size, with errors that say where.
 
 use axum::{
+    RequestExt,
     body::Body,
     extract::{FromRequest, Request},
     http::{HeaderMap, StatusCode, header},
@@ -20,7 +21,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
+        // What strangers may send is bounded more narrowly by their routes' `DefaultBodyLimit`.
+        let (parts, body) = request.with_limited_body().into_parts();
         require_json(&parts.headers)?;
         let bytes = bounded(body, LIMIT).await?;
         parse(&bytes).map(Self)

@@ -52,7 +52,9 @@ async fn run(app: Shared, request: Request, next: Next) -> Result<Response, Prob
         record: &key,
     };
     let room = app.fleet.idempotency();
-    match room.begin(&caller.tenant, &caller.actor, &key, hash).await? {
+    // A token may be called as a person is.
+    let actor = &format!("{:?} {}", caller.kind, caller.actor);
+    match room.begin(&caller.tenant, actor, &key, hash).await? {
         Begun::New => {}
         Begun::Done { status, body } => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
@@ -94,11 +96,11 @@ async fn run(app: Shared, request: Request, next: Next) -> Result<Response, Prob
             .master()
             .seal(binding, &answer)
             .map_err(|error| Problem::internal(&error))?;
-        room.finish(&caller.tenant, &caller.actor, &key, head.status.as_u16(), &sealed)
+        room.finish(&caller.tenant, actor, &key, head.status.as_u16(), &sealed)
             .await?;
     } else {
         // What failed may be tried again with the same key.
-        room.cancel(&caller.tenant, &caller.actor, &key).await?;
+        room.cancel(&caller.tenant, actor, &key).await?;
     }
     Ok(Response::from_parts(head, Body::from(answer)))
 }

@@ -157,7 +157,8 @@ async fn through(
     }
     let upgrade = proxy::wants_upgrade(request.headers());
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && !upgrade;
-    if role == Role::Viewer && (!reads || shows_secrets(path)) && !is_review(path) {
+    let review = is_review(request.method(), path) && !upgrade;
+    if role == Role::Viewer && (!reads || shows_secrets(path)) && !review {
         return Err(Problem::forbidden(format!(
             "{} is a viewer at site {}: {} {} needs an operator",
             caller.actor,
@@ -166,7 +167,7 @@ async fn through(
             path.split('?').next().unwrap_or_default()
         )));
     }
-    if !reads && !is_review(path) {
+    if !reads && !review {
         let what = json!({
             "method": request.method().as_str(),
             "path": path.split('?').next().unwrap_or_default(),
@@ -187,25 +188,30 @@ fn open(caller: &Caller, role: Role) -> Open {
     }
 }
 
-/// Whether a path reads Secrets.
+/// Whether a path reads Secrets, however it is written: the host reads `%73ecrets` as `secrets` too.
 fn shows_secrets(path: &str) -> bool {
-    path.split('?')
-        .next()
-        .unwrap_or_default()
+    let path = path.split('?').next().unwrap_or_default();
+    percent_encoding::percent_decode_str(path)
+        .decode_utf8_lossy()
         .split('/')
         .any(|part| part.eq_ignore_ascii_case("secrets"))
 }
 
-/// What clients ask to learn what they may: no change, though a POST.
-fn is_review(path: &str) -> bool {
-    let path = path.split('?').next().unwrap_or_default();
-    [
-        "selfsubjectaccessreviews",
-        "selfsubjectrulesreviews",
-        "selfsubjectreviews",
-    ]
-    .iter()
-    .any(|kind| path.ends_with(kind))
+/// What clients ask to learn what they may: no change, though a POST. Only the whole path says so: any object may have
+/// such a name.
+fn is_review(method: &Method, path: &str) -> bool {
+    let parts: Vec<&str> = path.split('?').next().unwrap_or_default().split('/').collect();
+    method == Method::POST
+        && matches!(
+            parts.as_slice(),
+            [
+                "",
+                "apis",
+                "authorization.k8s.io",
+                _,
+                "selfsubjectaccessreviews" | "selfsubjectrulesreviews"
+            ] | ["", "apis", "authentication.k8s.io", _, "selfsubjectreviews"]
+        )
 }
 
 /// Switches a VM through the host's API. A field that Git owns is refused there, with the reason.
@@ -229,12 +235,12 @@ pub(super) async fn power(
     }
     let role = super::role_at(app, caller, host.site.as_deref(), Role::Operator).await?;
     let spec = match action {
-        Action::On => json!({ "powerState": "PoweredOn" }),
-        Action::Off => json!({ "powerState": "PoweredOff", "powerOffMode": "Hard" }),
-        Action::Shutdown => json!({ "powerState": "PoweredOff", "powerOffMode": "Soft" }),
-        Action::Reset => json!({ "nextRestartTime": "now", "restartMode": "Hard" }),
+        Action::On => json!({ "powerState": "poweredOn" }),
+        Action::Off => json!({ "powerState": "poweredOff", "powerOffMode": "hard" }),
+        Action::Shutdown => json!({ "powerState": "poweredOff", "powerOffMode": "soft" }),
+        Action::Reset => json!({ "nextRestartTime": "now", "restartMode": "hard" }),
     };
-    let path = format!("/apis/vmoperator.vmware.com/v1alpha6/namespaces/{namespace}/virtualmachines/{vm}");
+    let path = format!("/apis/vmoperator.vmware.com/v1alpha1/namespaces/{namespace}/virtualmachines/{vm}");
     let request = axum::http::Request::builder()
         .method(Method::PATCH)
         .uri(&path)
@@ -275,9 +281,21 @@ mod tests {
         assert!(shows_secrets("/api/v1/namespaces/default/secrets/x"));
         assert!(shows_secrets("/api/v1/secrets?watch=1"));
         assert!(!shows_secrets("/api/v1/pods?fieldSelector=secrets"));
+        assert!(shows_secrets("/api/v1/namespaces/default/%73ecret%73/x"));
+        assert!(shows_secrets("/api/v1%2fsecrets"));
+        let review = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        assert!(is_review(&Method::POST, review));
         assert!(is_review(
-            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+            &Method::POST,
+            "/apis/authentication.k8s.io/v1/selfsubjectreviews?dryRun=All"
         ));
-        assert!(!is_review("/api/v1/pods"));
+        assert!(!is_review(&Method::DELETE, review));
+        for path in [
+            "/api/v1/pods",
+            "/api/v1/namespaces/default/configmaps/selfsubjectreviews",
+            "/api/v1/namespaces/default/secrets/x-selfsubjectaccessreviews",
+        ] {
+            assert!(!is_review(&Method::POST, path), "{path}");
+        }
     }
 }

@@ -216,6 +216,9 @@ async fn every_endpoint_keeps_tenants_apart_and_asks_for_the_role() {
     let theirs = furnish(&bob).await;
     let owner = create_token(server.dir.path(), "acme", "owner", "owner");
     let viewer = create_token(server.dir.path(), "acme", "eyes", "viewer");
+    // A person of another tenant, by the session that their own tool keeps.
+    let stranger = bob.cookie.split_once('=').unwrap().1.to_owned();
+    let acme = ada.get("").await["id"].as_str().unwrap().to_owned();
 
     let mut wrong = Vec::new();
     let mut asked = (0, 0, 0);
@@ -238,6 +241,16 @@ async fn every_endpoint_keeps_tenants_apart_and_asks_for_the_role() {
             let (status, said) = ask(&server, Some(&owner), &operation, &foreign).await;
             if status != 404 {
                 wrong.push(format!("{} in another tenant: {status} {said}", operation.id));
+            }
+            for tenant in ["acme", acme.as_str()] {
+                let ours = fill(&operation.path, tenant, &ours);
+                let (status, said) = ask(&server, Some(&stranger), &operation, &ours).await;
+                if status != 404 || tenant != "acme" && said.contains("acme") {
+                    wrong.push(format!(
+                        "{} by a stranger's session: {status} {said}",
+                        operation.id
+                    ));
+                }
             }
             let ids = operation.path.matches('{').count() > 1;
             if ids {
@@ -316,6 +329,20 @@ async fn changes_are_guarded() {
     assert_eq!(again.headers()["idempotency-replayed"], "true");
     assert_eq!(again.json::<Value>().await.unwrap(), first);
     assert_eq!(make("k1", "other").await.unwrap().status(), 422);
+    // A token that is called as the person is another caller: it does not hear the person's answer.
+    let namesake = ada
+        .post("/tokens", json!({ "name": "ada", "role": "viewer" }))
+        .await;
+    let answer = server
+        .client
+        .post(format!("{}/api/v1/tenants/acme/tokens", server.url))
+        .bearer_auth(namesake["secret"].as_str().unwrap())
+        .header("idempotency-key", "k1")
+        .json(&json!({ "name": "ci", "role": "viewer" }))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 403);
     assert_eq!(make("k2", "ci").await.unwrap().status(), 409);
 
     // Bodies: bounded, JSON only, errors with their place.
