@@ -185,7 +185,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("selvedge: {error:#}");
+    eprintln!("selvedge: {}", output::harmless(&format!("{error:#}")));
     if error.is::<api::Unreachable>() {
         ExitCode::from(3)
     } else {

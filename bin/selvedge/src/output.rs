@@ -1,6 +1,6 @@
 //! Printing: tables for people, JSON and YAML for programs.
 
-use std::io::Write;
+use std::{borrow::Cow, io::Write};
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -23,8 +23,23 @@ impl Output {
         };
         let mut out = std::io::stdout().lock();
         // A reader that has gone (`| head`) is no error.
-        let _ = writeln!(out, "{}", text.trim_end());
+        let _ = writeln!(out, "{}", harmless(text.trim_end()));
         Ok(())
+    }
+}
+
+/// A text without what a terminal would obey: names and reasons come from hosts, guests and people.
+/// JSON and YAML have only line breaks of their own; all else stands escaped in them already.
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            // Marks that turn the order of what is read.
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if text.contains(obeyed) {
+        text.replace(obeyed, "\u{fffd}").into()
+    } else {
+        text.into()
     }
 }
 
@@ -45,7 +60,8 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
         let cells = line
             .iter()
             .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
+            // A line break in a cell would make a row that nobody wrote.
+            .map(|(cell, width)| format!("{:width$}", cell.replace(['\n', '\t'], " ")));
         cells.collect::<Vec<_>>().join("   ").trim_end().to_owned()
     };
     lines.iter().map(print).collect::<Vec<_>>().join("\n")
@@ -54,6 +70,18 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_obeys_nobody() {
+        let evil = "\u{1b}]0;pwned\u{7}\u{1b}[2J\r\u{9b}31m\u{202e}x";
+        let rows = vec![vec![evil.to_owned(), "a\nFORGED   row".to_owned()]];
+        let text = table(&["NAME", "REASON"], rows);
+        let text = harmless(&text);
+        assert_eq!(text.lines().count(), 2, "{text:?}");
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        assert!(!text.contains('\u{202e}'));
+        assert!(matches!(harmless("größer\n"), Cow::Borrowed("größer\n")));
+    }
 
     #[test]
     fn columns_stand_under_each_other() {

@@ -82,7 +82,7 @@ fn print_one(output: Output, object: &Value) -> anyhow::Result<ExitCode> {
 /// Says what was done.
 fn done(text: &str) -> ExitCode {
     // A reader that has gone is no error.
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = writeln!(std::io::stdout(), "{}", crate::output::harmless(text));
     ExitCode::SUCCESS
 }
 
