@@ -31,6 +31,16 @@ const ERRORS: usize = 64 << 10;
 /// A look at what is on our own disk.
 const LOCAL: Duration = Duration::from_secs(30);
 
+/// What Git says when a server does not let us in.
+const REFUSED: [&str; 6] = [
+    "Authentication failed",
+    "could not read Username",
+    "could not read Password",
+    "returned error: 401",
+    "returned error: 403",
+    "Permission denied (",
+];
+
 /// A failed Git operation, in a sentence that names no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
@@ -387,6 +397,12 @@ impl Git {
         };
         for secret in &self.secrets {
             text = text.replace(secret.as_str(), "***");
+        }
+        if REFUSED.iter().any(|said| text.contains(said)) {
+            return GitError(format!(
+                "the server refuses the credentials: they were revoked, have ended or may not read this repository; give the \
+                 repository new ones. Sites go on with what they have. Git said: {text}"
+            ));
         }
         GitError(text)
     }

@@ -8,4 +8,5 @@ mod first;
 mod many;
 mod oidc;
 mod openapi;
+mod revoked;
 mod support;

@@ -15,7 +15,7 @@ fn config(port: u16, database: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_is_reached_through_any_process_and_survives_the_end_of_its_own() {
-    let database = postgres::shared().database();
+    let database = postgres::shared().database().unwrap();
     let (one, two) = (free_port(), free_port());
     let mut first = Server::start_in(tempfile::tempdir().unwrap(), one, &config(one, &database)).await;
     let second = first.another(two, &config(two, &database)).await;
@@ -111,7 +111,7 @@ async fn a_host_is_reached_through_any_process_and_survives_the_end_of_its_own()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_was_killed_is_not_missed() {
-    let database = postgres::shared().database();
+    let database = postgres::shared().database().unwrap();
     let (one, two) = (free_port(), free_port());
     let mut first = Server::start_in(tempfile::tempdir().unwrap(), one, &config(one, &database)).await;
     let second = first.another(two, &config(two, &database)).await;
@@ -143,9 +143,9 @@ async fn a_process_that_was_killed_is_not_missed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_goes_away_comes_back() {
-    let cluster = postgres::Cluster::start();
+    let cluster = postgres::start();
     let port = free_port();
-    let database = cluster.database();
+    let database = cluster.database().unwrap();
     let server = Server::start_in(tempfile::tempdir().unwrap(), port, &config(port, &database)).await;
     let ada = server.sign_in("acme", "ada").await;
     ada.post("/sites", json!({ "name": "berlin" })).await;

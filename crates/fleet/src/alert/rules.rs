@@ -51,6 +51,7 @@ pub(super) async fn find(fleet: &Fleet, limits: &Thresholds) -> Result<Vec<(Stri
     hosts(fleet, limits, now, &mut found).await?;
     disks(fleet, limits, now, &mut found).await?;
     rollouts(fleet, &mut found).await?;
+    repositories(fleet, &mut found).await?;
     Ok(together(found))
 }
 
@@ -247,6 +248,23 @@ async fn rollouts(fleet: &Fleet, found: &mut Vec<(String, Finding)>) -> Result<(
     Ok(())
 }
 
+async fn repositories(fleet: &Fleet, found: &mut Vec<(String, Finding)>) -> Result<(), Error> {
+    let sql = "SELECT tenant,id,name,reach_message FROM repository WHERE reach='failed'";
+    for row in fleet.db().rows(sql, vec![]).await? {
+        let finding = Finding {
+            key: format!("repository/{}", row.str(1)),
+            rule: "repository",
+            severity: Severity::Warning,
+            title: format!("repository {} can't be reached", row.str(2)),
+            message: row.text(3),
+            site: None,
+            host: None,
+        };
+        found.push((row.text(0), finding));
+    }
+    Ok(())
+}
+
 /// Makes one of what would be too many.
 fn together(found: Vec<(String, Finding)>) -> Vec<(String, Finding)> {
     let mut counts: BTreeMap<(String, &'static str), (usize, Severity)> = BTreeMap::new();
@@ -277,6 +295,7 @@ fn together(found: Vec<(String, Finding)>) -> Vec<(String, Finding)> {
             "quarantine" => "hosts refuse a commit",
             "clock" => "hosts have wrong clocks",
             "disk" => "hosts have disks that are filling up",
+            "repository" => "repositories can't be reached",
             _ => "rollouts stand still",
         };
         let finding = Finding {

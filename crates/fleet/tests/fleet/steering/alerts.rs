@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fleet::alert::{Courier, Smtp, SmtpTls, Thresholds, Watch, signature};
-use fleet::model::{ChannelKind, ChannelSpec, Severity};
+use fleet::model::{ChannelKind, ChannelSpec, ReachState, Severity};
 use fleet::{Caller, Error, Query, Role, Scope, args};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -480,6 +480,42 @@ both!(a_wrong_clock_is_seen_and_forgotten, |s| {
     world.clock("berlin", 3).await;
     assert_eq!(skew().await, 0);
     watch.look().await.unwrap();
+    s.later(121);
+    watch.look().await.unwrap();
+    assert_eq!(open(&s).await, [""; 0]);
+});
+
+both!(a_repository_that_refuses_us_is_told_once, |s| {
+    let world = World::new(&s, json!({"name": "careful"}), &[("berlin", "")]).await;
+    let watch = Watch::new(s.fleet.clone(), "n1", Thresholds::default());
+    let reach = async |state, why| {
+        s.fleet
+            .repositories()
+            .set_reach(&s.tenant.id, &world.repository, state, why)
+            .await
+            .unwrap();
+        watch.look().await.unwrap();
+    };
+    world.push("c1").await;
+    let before = s.fleet.sites().get(&s.owner, "berlin").await.unwrap();
+    for _ in 0..3 {
+        reach(ReachState::Failed, "the server refuses the credentials").await;
+        s.later(60);
+    }
+    assert_eq!(open(&s).await, ["repository shops can't be reached"]);
+    let all = s.fleet.alerts().list(&s.owner, &Query::default()).await.unwrap();
+    assert_eq!(
+        (all.total, all.items[0].count, all.items[0].severity),
+        (1, 1, Severity::Warning)
+    );
+    assert_eq!(all.items[0].message, "the server refuses the credentials");
+    // Sites are as they were.
+    let after = s.fleet.sites().get(&s.owner, "berlin").await.unwrap();
+    assert_eq!(
+        (after.state, after.desired, after.applied),
+        (before.state, before.desired, before.applied)
+    );
+    reach(ReachState::Ok, "").await;
     s.later(121);
     watch.look().await.unwrap();
     assert_eq!(open(&s).await, [""; 0]);
