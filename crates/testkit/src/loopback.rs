@@ -1,7 +1,7 @@
 //! Orchestrators on the loopback interface, with no lab around them: for crowds of simulated hosts.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::Programs;
 use crate::cli::Cli;
 use crate::simulate::Hub;
 use crate::tool;
-use crate::wait::wait_until;
+use crate::wait::wait_for;
 
 /// The organisation.
 pub const TENANT: &str = "acme";
@@ -89,9 +89,18 @@ impl Loopback {
     }
 
     fn wait(&self) -> Result<()> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        wait_until("the orchestrator", START, || {
-            TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+        let ready = format!("https://127.0.0.1:{}/readyz", self.port);
+        wait_for("the orchestrator", START, || {
+            // It listens before it has made its authority.
+            let mut curl = Command::new("curl");
+            curl.args(["--silent", "--show-error", "--fail", "--insecure"]);
+            curl.args(["--noproxy", "*", "--max-time", "2"]);
+            let output = tool::output(curl.arg(&ready))?;
+            Ok(if output.status.success() {
+                Ok(())
+            } else {
+                Err(tool::complaint(&output))
+            })
         })
         .map(drop)
         .with_context(|| format!("see {}", self.dir.join("log").display()))
