@@ -328,8 +328,13 @@ impl Config {
         Ok(())
     }
 
-    /// Opens the files that it names.
+    /// Opens the files that it names, and the TPM that it demands.
     pub(crate) fn check_files(&self) -> anyhow::Result<()> {
+        if let Some(orchestrator) = &self.orchestrator
+            && orchestrator.key == identity::key::Place::Tpm
+        {
+            identity::key::TpmKey::probe(&orchestrator.tpm_device).context("orchestrator.key")?;
+        }
         let of_source = self.source.iter().flat_map(|source| {
             [
                 ("source.password_file", &source.password_file),
@@ -396,6 +401,23 @@ mod tests {
         let error = format!("{:#}", config.check_files().unwrap_err());
         assert!(
             error.contains("source.password_file") && error.contains("/nowhere/password"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_tpm_that_is_demanded_must_be_there() {
+        let with = |key: &str| {
+            let text = format!(
+                "[host]\nname = \"h\"\n[orchestrator]\nurl = \"https://o\"\n{key}tpm_device = \"/nowhere/tpm\"\n"
+            );
+            parse(&text).unwrap().check_files()
+        };
+        with("").unwrap();
+        with("key = \"file\"\n").unwrap();
+        let error = format!("{:#}", with("key = \"tpm\"\n").unwrap_err());
+        assert!(
+            error.contains("orchestrator.key") && error.contains("no TPM at /nowhere/tpm"),
             "{error}"
         );
     }

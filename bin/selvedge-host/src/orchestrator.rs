@@ -279,7 +279,9 @@ impl Orchestrator {
             && let Some(credentials) = &*keeper.credentials().borrow()
         {
             value["certificate"] = json!({
-                "serial": credentials.peer().serial, "notAfter": credentials.peer().not_after.to_string(),
+                "serial": credentials.peer().serial,
+                "notAfter": credentials.peer().not_after.to_string(),
+                "key": if credentials.key().in_tpm() { "tpm" } else { "file" },
             });
         }
         if let Some(kept) = self.assignments.kept().await {

@@ -127,7 +127,17 @@ pub(super) struct Git {
 pub(super) async fn git(parts: &Parts, tasks: &mut JoinSet<()>) -> anyhow::Result<Git> {
     let paths = &parts.config.paths;
     let client = Client::new(parts.api.clone(), gitops::MANAGER);
-    let config = gitops::Config::new(&paths.state, &paths.run);
+    let proxies = parts.config.orchestrator.iter().filter_map(|orchestrator| {
+        // It is also where the repositories are that it hosts.
+        let url = format!("{}/", orchestrator.url.trim_end_matches('/'));
+        let proxy = orchestrator.proxy.as_deref()?;
+        let proxy = proxy.strip_prefix("http://").unwrap_or(proxy);
+        Some((url, format!("http://{proxy}")))
+    });
+    let config = gitops::Config {
+        proxies: proxies.collect(),
+        ..gitops::Config::new(&paths.state, &paths.run)
+    };
     let artifacts = Artifacts::new(&config);
     let (kustomize, kustomize_queue) = queue();
     let (fetch, fetch_queue) = queue();

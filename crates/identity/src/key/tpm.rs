@@ -199,6 +199,16 @@ impl TpmKey {
         Ok(key)
     }
 
+    /// Whether there is a TPM that can keep a key. Changes nothing.
+    pub fn probe(device: &Path) -> Result<(), TpmError> {
+        aside(|| {
+            let mut tpm = Device::open(device)?;
+            let storage = storage_key(&mut tpm)?;
+            flush(&mut tpm, storage);
+            Ok(())
+        })
+    }
+
     /// Reads a key, and sees that this TPM knows it; none if there is no file.
     pub fn read(device: &Path, file: &Path) -> Result<Option<Self>, KeyError> {
         let bytes = files::read(file).map_err(|source| KeyError::File {

@@ -186,7 +186,12 @@ fn a_locked_tpm_still_signs_and_a_closed_one_says_what_to_do() {
     signs(&*key);
     drop(key);
 
+    TpmKey::probe(&tpm.socket()).unwrap();
     does(&tpm, "tpm2_changeauth -c owner secret");
+    assert!(matches!(
+        TpmKey::probe(&tpm.socket()).unwrap_err(),
+        TpmError::Closed { .. }
+    ));
     let closed = why(store("b", Place::Tpm).open().unwrap_err());
     assert!(matches!(closed, TpmError::Closed { .. }), "{closed:?}");
     assert!(closed.to_string().contains("tpm2_changeauth"), "{closed}");
