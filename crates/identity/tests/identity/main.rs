@@ -8,6 +8,7 @@
 mod certificates;
 mod clocks;
 mod enrolment;
+mod machine;
 mod secrets;
 mod server;
 mod soft_tpm;

@@ -13,13 +13,25 @@ use tokio::time::Instant;
 pub(crate) struct SoftTpm {
     dir: tempfile::TempDir,
     process: Option<Child>,
+    machine: bool,
 }
 
 impl SoftTpm {
     pub(crate) fn new() -> Self {
+        Self::with(false)
+    }
+
+    /// For QEMU, which speaks with it through the control socket alone.
+    #[allow(dead_code, reason = "not every test has a machine")]
+    pub(crate) fn for_a_machine() -> Self {
+        Self::with(true)
+    }
+
+    fn with(machine: bool) -> Self {
         let mut tpm = Self {
             dir: tempfile::tempdir().unwrap(),
             process: None,
+            machine,
         };
         tpm.on();
         tpm
@@ -30,6 +42,11 @@ impl SoftTpm {
         self.dir.path().join("tpm")
     }
 
+    /// Where it is ruled.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.dir.path().join("tpm.ctrl")
+    }
+
     /// Where its files are.
     #[allow(dead_code, reason = "not every test looks")]
     pub(crate) fn folder(&self) -> &Path {
@@ -38,13 +55,18 @@ impl SoftTpm {
 
     /// Switches it on, as the machine that it is in.
     pub(crate) fn on(&mut self) {
-        let (state, socket) = (self.dir.path().display(), self.socket());
-        let at = socket.display();
-        let process = Command::new("swtpm")
-            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
-            .arg(format!("--tpmstate=dir={state}"))
-            .arg(format!("--server=type=unixio,path={at}"))
-            .arg(format!("--ctrl=type=unixio,path={at}.ctrl"))
+        let (socket, control) = (self.socket(), self.control());
+        let mut swtpm = Command::new("swtpm");
+        swtpm
+            .args(["socket", "--tpm2"])
+            .arg(format!("--tpmstate=dir={}", self.dir.path().display()))
+            .arg(format!("--ctrl=type=unixio,path={}", control.display()));
+        if !self.machine {
+            swtpm
+                .args(["--flags", "not-need-init,startup-clear"])
+                .arg(format!("--server=type=unixio,path={}", socket.display()));
+        }
+        let process = swtpm
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -52,7 +74,7 @@ impl SoftTpm {
             .expect("swtpm runs (scripts/setup installs it)");
         self.process = Some(process);
         let end = Instant::now() + Duration::from_secs(20);
-        while !(socket.exists() && socket.with_extension("ctrl").exists()) {
+        while !(control.exists() && (self.machine || socket.exists())) {
             assert!(Instant::now() < end, "swtpm does not listen");
             std::thread::yield_now();
         }
@@ -65,7 +87,7 @@ impl SoftTpm {
             let _ = process.wait();
         }
         let _ = fs::remove_file(self.socket());
-        let _ = fs::remove_file(self.socket().with_extension("ctrl"));
+        let _ = fs::remove_file(self.control());
     }
 }
 

@@ -28,7 +28,7 @@ fn does(tpm: &SoftTpm, arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn signs(key: &dyn HostKey) {
+pub(crate) fn signs(key: &dyn HostKey) {
     let signature = key.sign(b"it is me").unwrap();
     let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.public_key());
     public.verify(b"it is me", &signature).unwrap();
