@@ -91,17 +91,35 @@ test('opens a site and its host', async () => {
   }
 });
 
-test('reads the console of a VM', async () => {
+test('sees how much a host used', async () => {
   const { items } = await get<List<{ name: string }>>('/hosts?limit=10');
-  let path = '';
-  for (const { name } of items) {
-    const { status } = await get<{ status: Record<string, { power?: string }> }>(`/hosts/${name}`);
-    const vm = Object.entries(status ?? {}).find(([key, value]) => key.startsWith('vm/') && /on|running/i.test(value.power ?? ''));
-    if (vm) {
-      path = `/t/${tenant}/hosts/${name}/vms/${vm[0].slice('vm/'.length)}`;
-      break;
-    }
+  await page.goto(`/t/${tenant}/hosts/${items[0]?.name}/usage`);
+  const chart = page.getByRole('img', { name: /^CPU: now \d/ });
+  await expect(async () => {
+    await page.reload();
+    await expect(chart).toBeVisible({ timeout: 5_000 });
+  }).toPass({ timeout: 60_000 });
+  await expect(page.getByRole('img', { name: /^Received: now \d/ })).toBeVisible();
+  await picture('usage');
+});
+
+interface Vm {
+  power?: string;
+  owned?: boolean;
+}
+/** The page of a VM that is on, of a host that is online. */
+async function machine(wanted: (vm: Vm) => boolean): Promise<{ path: string; name: string }> {
+  const { items } = await get<List<{ name: string; connection: string }>>('/hosts?limit=10');
+  for (const { name } of items.filter((one) => one.connection === 'online')) {
+    const { status } = await get<{ status: Record<string, Vm> }>(`/hosts/${name}`);
+    const found = Object.entries(status ?? {}).find(([key, vm]) => key.startsWith('vm/') && /on|running/i.test(vm.power ?? '') && wanted(vm));
+    if (found) return { path: `/t/${tenant}/hosts/${name}/vms/${found[0].slice('vm/'.length)}`, name: found[0].split('/').at(-1) ?? '' };
   }
+  return { path: '', name: '' };
+}
+
+test('reads the console of a VM', async () => {
+  const { path } = await machine(() => true);
   expect(path, 'a VM is on').not.toBe('');
   await page.goto(path);
   await page.getByRole('link', { name: 'Console', exact: true }).click();
@@ -110,6 +128,76 @@ test('reads the console of a VM', async () => {
   await page.keyboard.press('Enter');
   await expect(page.locator('.xterm-rows')).toContainText(/\S{3,}/, { timeout: 30_000 });
   await picture('console');
+});
+
+/** What is on the screen: its size in the guest's pixels, and how many of them are lit. */
+function screen(): Promise<{ width: number; height: number; lit: number }> {
+  return page.getByRole('img', { name: /^Screen of / }).evaluate((element) => {
+    const canvas = element as HTMLCanvasElement;
+    const { width, height } = canvas;
+    const { data } = canvas.getContext('2d')?.getImageData(0, 0, width, height) ?? { data: new Uint8ClampedArray() };
+    let lit = 0;
+    for (let at = 0; at < data.length; at += 4) if ((data[at] ?? 0) + (data[at + 1] ?? 0) + (data[at + 2] ?? 0) > 96) lit += 1;
+    return { width, height, lit };
+  });
+}
+
+test('sees the screen of a VM, and types into it', async () => {
+  const { path } = await machine((vm) => vm.owned === true);
+  expect(path, 'a VM of the repository is on').not.toBe('');
+  await page.goto(path);
+  await page.getByRole('link', { name: 'Screen', exact: true }).click();
+  await expect(page.getByText('Connected', { exact: true })).toBeVisible();
+  // A PC's text mode: 80 by 25 letters of 9 by 16 pixels. The prompt alone is some hundred lit ones.
+  await expect.poll(screen, { timeout: 30_000 }).toMatchObject({ width: 720, height: 400 });
+  await expect.poll(async () => (await screen()).lit, { timeout: 30_000 }).toBeGreaterThan(100);
+  await picture('screen');
+  await page.getByRole('button', { name: 'Type into it' }).click();
+  // A screen full of text, then an empty one: no blinking cursor looks like that. (What needs Shift, type() does not press it.)
+  await page.keyboard.type('busybox\n', { delay: 40 });
+  await expect.poll(async () => (await screen()).lit, { timeout: 30_000 }).toBeGreaterThan(8_000);
+  await picture('typed');
+  await page.keyboard.type('clear\n', { delay: 40 });
+  await expect.poll(async () => (await screen()).lit, { timeout: 30_000 }).toBeLessThan(2_000);
+});
+
+/** Chooses from the VM's power menu; what kills the guest asks for the VM's name. */
+async function power(choice: string, name?: string): Promise<void> {
+  await page.getByRole('button', { name: 'Power', exact: true }).click();
+  await page.getByRole('menuitem', { name: choice }).click();
+  if (!name) return;
+  const dialog = page.getByRole('dialog');
+  await dialog.getByRole('textbox').fill(name);
+  await dialog.getByRole('button', { name: choice.replace('…', '') }).click();
+}
+
+test("is told why a VM of the repository can't be switched off here", async () => {
+  const { path, name } = await machine((vm) => vm.owned === true);
+  await page.goto(path);
+  await expect(page.getByRole('heading', { level: 1, name })).toBeVisible();
+  await power('Power off…', name);
+  const why = page.getByRole('dialog').getByRole('alert');
+  await expect(why).toContainText('(409)');
+  // Whose it is, and where it is changed.
+  await expect(why).toContainText(/\.ya?ml/);
+  await expect(why).toContainText(/shops/);
+  await picture('refused');
+  await page.getByRole('dialog').getByRole('button', { name: 'Cancel' }).click();
+});
+
+test('switches a VM of nobody’s repository off and on', async () => {
+  const { path, name } = await machine((vm) => vm.owned === false);
+  expect(path, 'a VM that no repository knows is on').not.toBe('');
+  await page.goto(path);
+  await expect(page.getByRole('heading', { level: 1, name })).toBeVisible();
+  const state = page.getByRole('term').filter({ hasText: 'Power' }).locator('xpath=following-sibling::dd[1]');
+  await expect(state).toHaveText('On');
+  await power('Power off…', name);
+  await expect(page.getByRole('dialog')).toHaveCount(0);
+  await expect(state).toHaveText('Off', { timeout: 60_000 });
+  await picture('off');
+  await power('Power on');
+  await expect(state).toHaveText('On', { timeout: 60_000 });
 });
 
 test('sees the rollouts', async () => {
