@@ -1,4 +1,12 @@
 //! What a change costs a site, by the domains' own planners, and whether its hosts can take it.
+//!
+//! | impact | a change that |
+//! |---|---|
+//! | none | is made while everything runs |
+//! | maintenance | stops, suspends or removes a guest that runs, or interrupts a network that guests may be on |
+//! | reboot | has a guest that runs restart: the change asks for it, or counts only from the guest's next start |
+//!
+//! Nothing that is enforced today needs the host itself to restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -118,9 +126,15 @@ fn machines(before: &Objects, after: &Objects, hosts: &[HostState], now: Timesta
                 Action::Quit | Action::Kill | Action::Suspend | Action::AskShutdown(_) | Action::Remove
             )
         });
-        if stops {
+        let stays_on = running && !will.deleting && will.power == Power::PoweredOn;
+        let asked = will.restart_at.is_some() && will.restart_at != was.restart_at;
+        if stays_on && asked {
+            // Also a time that is still to come.
+            costs.impact.insert(key.clone(), Impact::Reboot);
+        } else if stops {
             costs.impact.insert(key.clone(), Impact::Maintenance);
-        } else if running && will.hardware != was.hardware {
+        } else if running && will.hardware.is_some() && will.hardware != was.hardware {
+            costs.impact.insert(key.clone(), Impact::Reboot);
             later.push(format!("{}/{}", key.namespace, key.name));
         }
     }
@@ -260,6 +274,12 @@ fn profiles(before: &Objects, after: &Objects, hosts: &[HostState], costs: &mut 
         };
         let plan = vswitch::plan::plan(&will, &[], &observed, "");
         worst = plan.steps.iter().map(|step| step.impact).fold(worst, Ord::max);
+        for why in interrupted(&was, &will) {
+            worst = worst.max(Impact::Maintenance);
+            if !costs.notes.contains(&why) {
+                costs.notes.push(why);
+            }
+        }
         for problem in plan.problems {
             if told.insert((problem.path.clone(), problem.message.clone())) {
                 costs
@@ -277,6 +297,37 @@ fn profiles(before: &Objects, after: &Objects, hosts: &[HostState], costs: &mut 
             costs.impact.insert(key.clone(), worst);
         }
     }
+}
+
+/// What loses its network when a host's switches change, though the switches themselves are changed while they run.
+fn interrupted(was: &vswitch::desired::Desired, will: &vswitch::desired::Desired) -> Vec<String> {
+    let mut reasons = Vec::new();
+    for switch in &was.switches {
+        let Some(after) = will.switches.iter().find(|after| after.name == switch.name) else {
+            reasons.push(format!(
+                "vSwitch {} goes: what is on it loses its network",
+                switch.name
+            ));
+            continue;
+        };
+        let kept =
+            |uplink: &vswitch::desired::Uplink| after.uplinks.iter().any(|after| after.nic == uplink.nic);
+        if !switch.uplinks.is_empty() && !switch.uplinks.iter().any(kept) {
+            reasons.push(format!(
+                "vSwitch {} keeps none of its uplinks: its network is interrupted",
+                switch.name
+            ));
+        }
+        for group in &switch.port_groups {
+            if !after.port_groups.iter().any(|after| after.name == group.name) {
+                reasons.push(format!(
+                    "port group {} goes: what is on it loses its network",
+                    group.name
+                ));
+            }
+        }
+    }
+    reasons
 }
 
 /// The switch database of a host that is as it was asked to be.

@@ -103,8 +103,13 @@ const SECRET: &str =
 const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n";
 
 fn profile(vlan: u16, nic: &str) -> String {
-    let profile = json!({"esx": {"network_vss": {"switches": [{"name": "vSwitch0", "bridge": {"nics": [nic]},
-        "port_groups": [{"name": "VM Network", "vlan_id": vlan}]}]}}});
+    profile_of(
+        &json!({"esx": {"network_vss": {"switches": [{"name": "vSwitch0", "bridge": {"nics": [nic]},
+        "port_groups": [{"name": "VM Network", "vlan_id": vlan}]}]}}}),
+    )
+}
+
+fn profile_of(profile: &serde_json::Value) -> String {
     format!(
         "apiVersion: esx.vmware.com/v1alpha1\nkind: HostConfiguration\nmetadata:\n  name: network\n  namespace: esx-system\nspec:\n  layertype: Incremental\n  profile: |\n    {profile}\n"
     )
@@ -291,6 +296,12 @@ both!(what_a_commit_changes, |s| {
         essen.notes.iter().any(|n| n.contains("next started: shop/till")),
         "{:?}",
         essen.notes
+    );
+    // Another class: the guest runs on with the old one until it restarts.
+    assert_eq!(essen.impact, "reboot");
+    assert_eq!(
+        (plan.totals.impact.reboot, plan.totals.impact.maintenance),
+        (1, 1)
     );
 
     // Who sees one site sees one site's plan.
@@ -497,4 +508,104 @@ fn kustomizations_in_a_site_are_followed() {
         plans[0].errors,
         ["Kustomization flux-system/d6: Kustomizations are within each other more than 8 deep"]
     );
+}
+
+/// Which changes cost what; see the table of `impact`.
+#[test]
+fn impact_is_what_guests_notice() {
+    let network = |groups: &[&str], nics: &[&str]| {
+        let groups: Vec<_> = groups
+            .iter()
+            .map(|name| json!({"name": name, "vlan_id": 10}))
+            .collect();
+        let profile = json!({"esx": {"network_vss": {"switches": [{"name": "vSwitch0", "bridge": {"nics": nics},
+            "port_groups": groups}]}}});
+        profile_of(&profile)
+    };
+    let none = profile_of(&json!({"esx": {"network_vss": {"switches": []}}}));
+    let till = |class: &str, power: &str, more: &str| format!("{}{more}", machine("till", class, power));
+    let small = till("best-effort-small", "poweredOn", "");
+    let two = network(&["VM Network", "tills"], &["vmnic0", "vmnic1"]);
+    let cases: &[(&str, &str, &str, &str)] = &[
+        (
+            "another class",
+            &small,
+            &till("best-effort-large", "poweredOn", ""),
+            "reboot",
+        ),
+        (
+            "a restart now",
+            &small,
+            &till(
+                "best-effort-small",
+                "poweredOn",
+                "  nextRestartTime: \"1969-12-31T00:00:00Z\"\n",
+            ),
+            "reboot",
+        ),
+        (
+            "a restart later",
+            &small,
+            &till(
+                "best-effort-small",
+                "poweredOn",
+                "  nextRestartTime: \"2099-01-01T00:00:00Z\"\n",
+            ),
+            "reboot",
+        ),
+        (
+            "off",
+            &small,
+            &till("best-effort-small", "poweredOff", ""),
+            "maintenance",
+        ),
+        ("gone", &small, NAMESPACE, "maintenance"),
+        ("new", NAMESPACE, &small, "none"),
+        (
+            "another class of one that is off",
+            &till("best-effort-small", "poweredOff", ""),
+            &till("best-effort-large", "poweredOff", ""),
+            "none",
+        ),
+        (
+            "a label",
+            &small,
+            &small.replace("namespace: shop", "namespace: shop\n  labels: {a: b}"),
+            "none",
+        ),
+        ("another VLAN", &two, &two.replace("10", "20"), "none"),
+        (
+            "one uplink of two",
+            &two,
+            &network(&["VM Network", "tills"], &["vmnic0"]),
+            "none",
+        ),
+        (
+            "all uplinks",
+            &two,
+            &network(&["VM Network", "tills"], &["vmnic2"]),
+            "maintenance",
+        ),
+        (
+            "a port group less",
+            &two,
+            &network(&["VM Network"], &["vmnic0", "vmnic1"]),
+            "maintenance",
+        ),
+        ("a switch less", &two, &none, "maintenance"),
+    ];
+    let repo = Repo::new();
+    for (what, before, after, impact) in cases {
+        let from = repo.commit(&files(&[("site/a.yaml", before)]));
+        let to = repo.commit(&files(&[("site/a.yaml", after)]));
+        let site = SiteInput {
+            name: "s".into(),
+            path: "site".into(),
+            ..SiteInput::default()
+        };
+        let mut planner = Planner::open(repo.path(), &from, &to, jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let plan = planner.site(&site, &from, &[]);
+        assert_eq!((*what, plan.impact.as_str()), (*what, *impact), "{plan:#?}");
+        assert_eq!(plan.errors, [""; 0], "{what}");
+    }
 }
