@@ -14,6 +14,9 @@ pub(crate) mod session;
 pub(crate) mod tell;
 pub(crate) mod trust;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     sync::{
