@@ -21,9 +21,11 @@
 //! daemon ends, however it ends. The key stays loaded between signatures: a TPM takes long enough for one command.
 
 mod device;
+mod error;
+mod template;
 
 use std::{
-    fmt, io,
+    fmt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -37,10 +39,8 @@ use tpm2_protocol::{
     basic::TpmUint32,
     constant::TPM_MAX_COMMAND_SIZE,
     data::{
-        Tpm2bData, Tpm2bDigest, Tpm2bPrivate, Tpm2bPublic, Tpm2bSensitiveCreate, TpmAlgId, TpmEccCurve,
-        TpmRc, TpmRcBase, TpmRh, TpmSt, TpmaObject, TpmlPcrSelection, TpmsEccParms, TpmsEccPoint,
-        TpmsSchemeHash, TpmtEccScheme, TpmtKdfScheme, TpmtPublic, TpmtSigScheme, TpmtSymDef, TpmtTkHashcheck,
-        TpmuAsymScheme, TpmuPublicId, TpmuPublicParms, TpmuSignature, TpmuSymKeyBits, TpmuSymMode,
+        Tpm2bData, Tpm2bDigest, Tpm2bPrivate, Tpm2bPublic, Tpm2bSensitiveCreate, TpmRh, TpmSt,
+        TpmlPcrSelection, TpmtSigScheme, TpmtTkHashcheck, TpmuSignature,
     },
     frame::{
         TpmCreateCommand, TpmCreatePrimaryCommand, TpmCreatePrimaryResponse, TpmCreateResponse,
@@ -49,93 +49,17 @@ use tpm2_protocol::{
     },
 };
 
-use self::device::Device;
+pub use self::error::TpmError;
+use self::{
+    device::Device,
+    error::{CREATE_PRIMARY, LOAD},
+    template::{point, signing_template, storage_template},
+};
 use super::{HostKey, KeyError};
 use crate::files;
 
 /// Where Linux shows a TPM whose users are kept apart.
 pub const DEVICE: &str = "/dev/tpmrm0";
-
-/// Why a TPM did not do what it was asked to.
-#[derive(Debug, thiserror::Error)]
-pub enum TpmError {
-    /// No TPM.
-    #[error(
-        "there is no TPM at {}: switch it on in the machine's firmware, and see what the kernel says of it \
-         (journalctl -k -g tpm)",
-        device.display()
-    )]
-    Absent {
-        /// Where it was looked for.
-        device: PathBuf,
-    },
-    /// The TPM is there and can't be spoken with.
-    #[error("can't speak with the TPM at {}", device.display())]
-    Device {
-        /// Where.
-        device: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The key is of another TPM, or of this one before it was cleared.
-    #[error(
-        "the TPM does not know this host's key: the TPM was cleared, the machine's board or its disk comes from \
-         another machine, or the key's file is damaged; with `selvedge-host enroll --again` the host makes a new key \
-         and asks as a new host"
-    )]
-    OtherTpm,
-    /// The owner hierarchy can't be used.
-    #[error(
-        "the TPM's owner hierarchy is closed ({code}): take its password away (tpm2_changeauth -c owner, in the \
-         package tpm2-tools), or keep the key in a file (orchestrator.key = \"file\" in host.toml)"
-    )]
-    Closed {
-        /// What the TPM said.
-        code: String,
-    },
-    /// Too many wrong passwords, by whomever.
-    #[error(
-        "the TPM is locked after wrong passwords: wait, or end it with tpm2_dictionarylockout --clear-lockout (in the \
-         package tpm2-tools)"
-    )]
-    LockedOut,
-    /// No.
-    #[error("the TPM refused {command} with {code}")]
-    Refused {
-        /// The command.
-        command: &'static str,
-        /// What the TPM said.
-        code: String,
-    },
-    /// Not an answer to what was asked.
-    #[error("what answers in place of the TPM does not speak TPM 2.0 (to {command})")]
-    Nonsense {
-        /// The command.
-        command: &'static str,
-    },
-}
-
-impl TpmError {
-    fn refused(command: &'static str, code: TpmRc) -> Self {
-        let text = code.to_string();
-        match (command, code.base()) {
-            (_, TpmRcBase::Lockout) => Self::LockedOut,
-            (
-                LOAD,
-                TpmRcBase::Integrity | TpmRcBase::Sensitive | TpmRcBase::Size | TpmRcBase::Insufficient,
-            ) => Self::OtherTpm,
-            (
-                CREATE_PRIMARY,
-                TpmRcBase::BadAuth | TpmRcBase::AuthFail | TpmRcBase::Hierarchy | TpmRcBase::AuthUnavailable,
-            ) => Self::Closed { code: text },
-            _ => Self::Refused { command, code: text },
-        }
-    }
-}
-
-const CREATE_PRIMARY: &str = "CreatePrimary";
-const LOAD: &str = "Load";
 
 /// A key in a TPM.
 pub struct TpmKey {
@@ -410,79 +334,6 @@ fn flush(tpm: &mut Device, handle: TpmUint32) {
     }
 }
 
-/// The attributes that both keys have: made in this TPM, bound to it; using it is nothing that could be locked out.
-fn attributes() -> TpmaObject {
-    TpmaObject::FIXED_TPM
-        | TpmaObject::FIXED_PARENT
-        | TpmaObject::SENSITIVE_DATA_ORIGIN
-        | TpmaObject::USER_WITH_AUTH
-        | TpmaObject::NO_DA
-}
-
-fn p256(attributes: TpmaObject, symmetric: TpmtSymDef, scheme: TpmtEccScheme) -> TpmtPublic {
-    TpmtPublic {
-        object_type: TpmAlgId::Ecc,
-        name_alg: TpmAlgId::Sha256,
-        object_attributes: attributes,
-        auth_policy: Tpm2bDigest::default(),
-        parameters: TpmuPublicParms::Ecc(TpmsEccParms {
-            symmetric,
-            scheme,
-            curve_id: TpmEccCurve::NistP256,
-            kdf: TpmtKdfScheme::default(),
-        }),
-        unique: TpmuPublicId::Ecc(TpmsEccPoint::default()),
-    }
-}
-
-fn storage_template() -> TpmtPublic {
-    let aes = TpmtSymDef {
-        algorithm: TpmAlgId::Aes,
-        key_bits: TpmuSymKeyBits::Aes(128.into()),
-        mode: TpmuSymMode::Aes(TpmAlgId::Cfb),
-    };
-    let attributes = attributes() | TpmaObject::RESTRICTED | TpmaObject::DECRYPT;
-    p256(attributes, aes, TpmtEccScheme::default())
-}
-
-fn signing_template() -> TpmtPublic {
-    let none = TpmtSymDef {
-        algorithm: TpmAlgId::Null,
-        key_bits: TpmuSymKeyBits::Null,
-        mode: TpmuSymMode::Null,
-    };
-    let ecdsa = TpmtEccScheme {
-        scheme: TpmAlgId::Ecdsa,
-        details: TpmuAsymScheme::Hash(TpmsSchemeHash {
-            hash_alg: TpmAlgId::Sha256,
-        }),
-    };
-    p256(attributes() | TpmaObject::SIGN_ENCRYPT, none, ecdsa)
-}
-
-/// The uncompressed point of a P-256 key.
-fn point(public: &Tpm2bPublic) -> Option<Vec<u8>> {
-    let TpmuPublicParms::Ecc(parameters) = &public.parameters else {
-        return None;
-    };
-    let TpmuPublicId::Ecc(at) = &public.unique else {
-        return None;
-    };
-    if parameters.curve_id != TpmEccCurve::NistP256 {
-        return None;
-    }
-    let mut point = vec![4];
-    for coordinate in [&at.x, &at.y] {
-        // Some TPMs leave zeros at the front away.
-        let zeros = 32_usize
-            .checked_sub(coordinate.len())
-            .filter(|&zeros| zeros < 32)?;
-        point.resize(point.len() + zeros, 0);
-        point.extend_from_slice(coordinate);
-    }
-    Some(point)
-}
-
 /// ECDSA-Sig-Value (RFC 3279, section 2.2.3) of two numbers of at most 32 bytes.
 fn der_signature(r: &[u8], s: &[u8]) -> Option<Vec<u8>> {
     let integer = |number: &[u8]| {
@@ -499,6 +350,8 @@ fn der_signature(r: &[u8], s: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -510,23 +363,34 @@ mod tests {
         assert_eq!(der_signature(&[0xff; 32], &[0xff; 32]).unwrap().len(), 2 + 2 * 35);
     }
 
-    #[test]
-    fn answers_of_a_tpm_become_words_that_help() {
-        let code = |value: u32| TpmRc::try_from(value).unwrap();
-        // TPM_RC_INTEGRITY of the first parameter, TPM_RC_BAD_AUTH of the first session, TPM_RC_LOCKOUT.
-        assert!(matches!(TpmError::refused(LOAD, code(0x1df)), TpmError::OtherTpm));
-        assert!(matches!(
-            TpmError::refused(CREATE_PRIMARY, code(0x9a2)),
-            TpmError::Closed { .. }
-        ));
-        assert!(matches!(
-            TpmError::refused("Sign", code(0x921)),
-            TpmError::LockedOut
-        ));
-        let other = TpmError::refused("Create", code(0x2c3)).to_string();
-        assert!(
-            other.contains("Create") && other.contains("TPM_RC_HASH"),
-            "{other}"
-        );
+    proptest! {
+        #[test]
+        fn no_file_makes_the_reader_fall(
+            public in proptest::collection::vec(any::<u8>(), 0..200),
+            private in proptest::collection::vec(any::<u8>(), 0..200),
+            cut in 0_usize..200,
+        ) {
+            let read = |public: &[u8]| {
+                let stored = Stored { public: STANDARD.encode(public), private: STANDARD.encode(&private) };
+                Wrapped::read(&stored).and_then(|wrapped| point(&wrapped.public))
+            };
+            read(&public);
+            // Almost right, too.
+            let mut right = STANDARD.decode(encoded(&Tpm2bPublic::from(signing_template())).unwrap()).unwrap();
+            for (at, byte) in public.iter().take(2).enumerate() {
+                let place = (cut + at * 7) % right.len();
+                right[place] ^= byte;
+            }
+            read(&right);
+            right.truncate(cut);
+            read(&right);
+        }
+
+        #[test]
+        fn a_signature_is_short_or_none(r in proptest::collection::vec(any::<u8>(), 0..70), s in proptest::collection::vec(any::<u8>(), 0..70)) {
+            if let Some(der) = der_signature(&r, &s) {
+                prop_assert!(der.len() <= 72 && usize::from(der[1]) == der.len() - 2);
+            }
+        }
     }
 }
