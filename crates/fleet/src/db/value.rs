@@ -250,7 +250,7 @@ impl Sql {
             match value {
                 Value::Int(v) => args.add(v),
                 Value::Float(v) => args.add(v),
-                Value::Text(v) => args.add(v),
+                Value::Text(v) => args.add(v.map(without_nul)),
                 Value::Bytes(v) => args.add(v),
             }
             .map_err(Error::Database)?;
@@ -274,7 +274,7 @@ impl Sql {
             match value {
                 Value::Int(v) => args.add(v),
                 Value::Float(v) => args.add(v),
-                Value::Text(v) => args.add(v),
+                Value::Text(v) => args.add(v.map(without_nul)),
                 Value::Bytes(v) => args.add(v),
             }
             .map_err(Error::Database)?;
@@ -284,6 +284,16 @@ impl Sql {
             Text::Made(text) => sqlx::AssertSqlSafe(text).into_sql_str(),
         };
         Ok((text, args))
+    }
+}
+
+/// PostgreSQL has no text with a NUL in it, and refuses the statement; SQLite's functions end there. Strangers put
+/// it into any name that they ask for: that name is then nobody's.
+fn without_nul(text: String) -> String {
+    if text.contains('\0') {
+        text.replace('\0', "\u{fffd}")
+    } else {
+        text
     }
 }
 

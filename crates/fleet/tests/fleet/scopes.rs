@@ -15,6 +15,41 @@ fn is_hidden<T: std::fmt::Debug>(what: &str, result: Result<T, Error>) {
     );
 }
 
+both!(a_name_with_a_nul_is_nobodys, |s| {
+    let f = &s.fleet;
+    let nul = "a\0b";
+    is_hidden("site", f.sites().get(&s.owner, nul).await);
+    is_hidden("host", f.hosts().get(&s.owner, nul).await);
+    is_hidden("repository", f.repositories().get(&s.owner, nul).await);
+    is_hidden("user", f.people().get(&s.owner, nul).await);
+    assert!(f.tenants().find(nul).await.unwrap().is_none());
+    let nobody = f.people().sign_in(Some(nul), nul, "secret", None, nul).await;
+    assert!(matches!(nobody, Err(Error::Unauthenticated)), "{nobody:?}");
+    for (site, state) in [(Some("\0"), None), (None, Some("\0"))] {
+        let query = Query {
+            site: site.map(str::to_owned),
+            state: state.map(str::to_owned),
+            ..Query::default()
+        };
+        assert_eq!(f.hosts().list(&s.owner, &query).await.unwrap().total, 0);
+    }
+    let odd = Caller::user(&s.tenant.id, "odd", Role::Viewer, Scope::Site(nul.to_owned()));
+    assert_eq!(f.sites().list(&odd, &Query::default()).await.unwrap().total, 0);
+    // Nor is a token with a line break one: it would put a header of its own into our requests.
+    let mut spec = RepositorySpec {
+        name: "shops".to_owned(),
+        url: "https://git.example/x".to_owned(),
+        auth: fleet::model::RepositoryAuth::Bearer,
+        ..RepositorySpec::default()
+    };
+    spec.credentials = Some(fleet::model::Credentials {
+        bearer: "x\r\nMetadata-Flavor: y".to_owned(),
+        ..fleet::model::Credentials::default()
+    });
+    let refused = f.repositories().create(&s.owner, &spec).await;
+    assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+});
+
 both!(another_tenants_objects_are_not_there, |s| {
     let f = &s.fleet;
     let other = make_tenant(f, "other").await;
