@@ -146,10 +146,11 @@ impl Keeper {
         let key = self.key().await;
         let mut held = self.kept(&key);
         let mut again = backoff(self.options.pauses.refused);
+        let mut forgotten = false;
         loop {
             let now = match held {
                 Some(held) => held,
-                None => self.enrol(&key).await,
+                None => self.enrol(&key, forgotten).await,
             };
             self.show(&now);
             self.until_due(&now.credentials).await;
@@ -158,6 +159,7 @@ impl Keeper {
                 again.reset();
                 continue;
             }
+            forgotten = true;
             let pause = again.next_pause();
             tracing::warn!(in_ = ?pause, "the orchestrator does not know this host any more: it asks anew");
             self.credentials.send_replace(None);
@@ -213,14 +215,17 @@ impl Keeper {
         self.credentials.send_replace(Some(held.credentials.clone()));
     }
 
-    async fn enrol(&self, key: &Arc<dyn HostKey>) -> Held {
+    /// Asks until the host is let in. `again`: it was in before, so its activation key may be used up, and one that
+    /// is refused hides that the host is expected or could wait: every other request does without.
+    async fn enrol(&self, key: &Arc<dyn HostKey>, again: bool) -> Held {
+        let mut activation = true;
         let mut quick = backoff(self.options.pauses.unanswered);
         let mut slow = backoff(self.options.pauses.refused);
         let mut waiting: Option<String> = None;
         loop {
             let asked = match &waiting {
                 Some(request) => self.options.client.poll(&**key, request).await,
-                None => self.request(&**key).await,
+                None => self.request(&**key, activation).await,
             };
             let pause = match asked {
                 Ok(Answer::Granted(granted)) => match self.take(key, *granted, None) {
@@ -247,6 +252,7 @@ impl Keeper {
                     // the orchestrator is away.
                     if refused || waiting.is_none() {
                         waiting = None;
+                        activation ^= again && refused;
                         self.failing(chain(&error).to_string(), refused);
                     }
                     pause_after(&error, &mut quick, &mut slow)
@@ -256,11 +262,14 @@ impl Keeper {
         }
     }
 
-    async fn request(&self, key: &dyn HostKey) -> Result<Answer, Error> {
-        let request = Request {
+    async fn request(&self, key: &dyn HostKey, activation: bool) -> Result<Answer, Error> {
+        let mut request = Request {
             csr: csr::make(key)?,
             ..self.options.request.clone()
         };
+        if !activation {
+            request.activation_key = None;
+        }
         self.options.client.request(&request).await
     }
 

@@ -261,18 +261,22 @@ async fn a_revoked_host_stays_out_and_a_forgotten_one_asks_again() {
     }
     assert_eq!(server.book.lock().unwrap().renewed, 0);
 
-    // Where it is not let in again at once, it waits for somebody, as a new one does.
+    // Where it is not let in again at once, it waits for somebody, as a new one does; also if its key is used up.
     let mut host = Running::start(&server, dir.path(), &clock);
     host.reaches(|state| matches!(state, State::Enrolled { .. }))
         .await;
     {
         let mut book = server.book.lock().unwrap();
-        (book.open, book.forgotten) = (false, Some(404));
+        (book.open, book.used_up, book.forgotten) = (false, true, Some(404));
     }
     host.keeper.renew_now();
     host.reaches(|state| matches!(state, State::WaitsForApproval { .. }))
         .await;
     assert!(host.keeper.credentials().borrow().is_none());
+    assert_eq!(
+        server.book.lock().unwrap().last.clone().unwrap().activation_key,
+        None
+    );
     server.approve();
     host.reaches(|state| matches!(state, State::Enrolled { .. }))
         .await;
@@ -309,6 +313,18 @@ async fn a_host_that_is_forgotten_again_and_again_asks_ever_more_rarely() {
         tokio::task::yield_now().await;
     }
     assert!(asked >= 2, "it did ask anew: {asked}");
+}
+
+#[tokio::test]
+async fn a_new_host_whose_key_is_refused_does_not_go_on_without() {
+    let (clock, dir) = (clock(), tempfile::tempdir().unwrap());
+    let server = Server::start(&clock).await;
+    server.book.lock().unwrap().used_up = true;
+    let mut host = Running::start(&server, dir.path(), &clock);
+    until(|| server.book.lock().unwrap().refused >= 3).await;
+    let failing = host.reaches(|state| matches!(state, State::Failing { .. })).await;
+    assert!(matches!(failing, State::Failing { reason, refused: true } if reason.contains("used up")));
+    assert!(server.book.lock().unwrap().requests.is_empty());
 }
 
 #[tokio::test]

@@ -42,6 +42,8 @@ pub(crate) struct Book {
     pub(crate) first: Vec<(u16, &'static str, Value)>,
     pub(crate) lifetime_hours: u64,
     pub(crate) last: Option<Request>,
+    /// Requests with an activation key are refused.
+    pub(crate) used_up: bool,
     /// Renewals are answered with this.
     pub(crate) forgotten: Option<u16>,
 }
@@ -173,7 +175,12 @@ impl Inner {
             ("POST", "/enroll/v1/requests") => {
                 let request: Request = serde_json::from_str(body).unwrap();
                 let csr = Csr::parse(&request.csr).unwrap();
+                let refused = book.used_up && request.activation_key.is_some();
                 book.last = Some(request);
+                if refused {
+                    book.refused += 1;
+                    return no(403, "this activation key is used up");
+                }
                 if book.open {
                     return self.grant(&mut book, &csr);
                 }
