@@ -159,7 +159,7 @@ async fn a_database_that_goes_away_comes_back() {
     })
     .await;
 
-    cluster.down();
+    cluster.down().unwrap();
     let ready = || async {
         server
             .client
@@ -181,7 +181,7 @@ async fn a_database_that_goes_away_comes_back() {
         "health",
         json!({ "state": "healthy", "reason": "", "ready": 1, "total": 1, "failing": [] }),
     );
-    cluster.up();
+    cluster.up().unwrap();
     wait_for("it is ready again", || async {
         (ready().await == 200).then_some(())
     })
