@@ -14,11 +14,12 @@
 //! The commands are sent to `/dev/tpmrm0` as the crate `tpm2-protocol` writes them: it is by the maintainer of the kernel's
 //! TPM driver, stable, without dependencies, and all that is left to do here is to name six commands. The alternatives:
 //! `tss-esapi` links Debian's tpm2-tss into the daemon, for every host. The programs of tpm2-tools are another package on
-//! every host, several processes and some 20 ms for each signature, keys passed in temporary files, and texts to be parsed
-//! to know what went wrong.
+//! every host, two processes and 25 ms for each signature where this takes 0.4 ms (with swtpm), keys passed in temporary
+//! files, and texts to be parsed to know what went wrong.
 //!
 //! The kernel's resource manager (`tpmrm0`, not `tpm0`) shares the TPM with others and removes what was loaded when the
-//! daemon ends, however it ends. The key stays loaded between signatures: a TPM takes long enough for one command.
+//! daemon ends, however it ends. The key stays loaded between signatures: a TPM takes long enough for one command. The
+//! example `tpm` measures one: through the kernel of a machine in QEMU, with swtpm, a signature takes 4 to 5 ms.
 
 mod device;
 mod error;
