@@ -189,7 +189,9 @@ pub(super) async fn email(
     match tokio::time::timeout(PATIENCE, transport.send(message)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) if error.is_permanent() => {
-            Err(DeliverError::Wrong("the mail server refuses it".into()))
+            // The server's own words, as `535: bad credentials`, say what to change.
+            let said: String = error.to_string().chars().take(200).collect();
+            Err(DeliverError::Wrong(format!("the mail server refuses it: {said}")))
         }
         Ok(Err(error)) => Err(DeliverError::Smtp(error)),
         Err(_) => Err(DeliverError::TooSlow),

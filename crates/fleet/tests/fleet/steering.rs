@@ -6,6 +6,7 @@
 )]
 
 mod alerts;
+mod mail;
 mod plans;
 mod rollouts;
 mod search;
