@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -147,6 +150,8 @@ pub(crate) struct Recorder {
     pub(crate) generation: Mutex<u64>,
     pub(crate) assignments: Mutex<Vec<(u64, Assignment)>>,
     pub(crate) signals: watch::Sender<Vec<Signal>>,
+    /// How often the orchestrator did not want this host.
+    pub(crate) turned_away: AtomicUsize,
     /// Why assignments are refused.
     pub(crate) refusal: Mutex<Option<String>>,
     /// Held while an assignment shall not end.
@@ -170,6 +175,10 @@ impl Handler for Recorder {
 
     async fn signal(&self, what: Signal) {
         self.signals.send_modify(|signals| signals.push(what));
+    }
+
+    fn turned_away(&self) {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn open(&self, request: Open, stream: Stream) {

@@ -1,6 +1,9 @@
 //! Messages of one connection and of the next.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use identity::{
     ca::{Authority, HOST_LIFETIME},
@@ -263,6 +266,19 @@ async fn a_host_comes_back_when_it_was_told_to_and_not_before() {
         pause >= Duration::from_secs(40) && pause <= Duration::from_secs(60),
         "{pause:?}"
     );
+}
+
+#[tokio::test]
+async fn a_host_hears_that_it_is_not_wanted_and_only_then() {
+    for (code, times) in [(close::FORBIDDEN, 1), (close::RESTART, 0), (close::REPLACED, 0)] {
+        let lab = Lab::new().await;
+        let mut host = Host::run(lab.options("host-1"));
+        let mut link = lab.welcome(0).await;
+        host.is_up(&mut link).await;
+        link.close(Close::new(code, "go")).await;
+        host.reaches(|state| matches!(state, State::Pausing { .. })).await;
+        assert_eq!(host.recorder.turned_away.load(Ordering::Relaxed), times, "{code}");
+    }
 }
 
 #[tokio::test]
