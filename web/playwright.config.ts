@@ -31,8 +31,14 @@ export default defineConfig({
     // A person's way through a real orchestrator with the lab's three sites: BASE_URL, SELVEDGE_USER, SELVEDGE_PASSWORD.
     {
       name: 'e2e',
-      testMatch: /tests\/e2e\/.*\.spec\.ts/,
+      testMatch: /tests\/e2e\/lab\.spec\.ts/,
       timeout: 120_000,
+      use: { baseURL: process.env.BASE_URL ?? 'https://127.0.0.1:8443', ignoreHTTPSErrors: true },
+    },
+    // The pictures of the documentation: as e2e, and PICTURES.
+    {
+      name: 'pictures',
+      testMatch: /tests\/e2e\/pictures\.spec\.ts/,
       use: { baseURL: process.env.BASE_URL ?? 'https://127.0.0.1:8443', ignoreHTTPSErrors: true },
     },
     // People who come in through an OpenID Connect provider: BASE_URL, PROVIDER, SELVEDGE_USER, SELVEDGE_PASSWORD.
@@ -42,7 +48,7 @@ export default defineConfig({
       use: { baseURL: process.env.BASE_URL ?? 'https://127.0.0.1:8443', ignoreHTTPSErrors: true },
     },
   ],
-  ...(process.argv.some((word) => /^--project=(e2e|sign-in)$/.test(word))
+  ...(process.argv.some((word) => /^--project=(e2e|pictures|sign-in)$/.test(word))
     ? {}
     : { webServer: { command: `node mock/server.mjs ${port}`, url: `http://127.0.0.1:${port}/api/v1/version`, reuseExistingServer: !process.env.CI } }),
 });

@@ -11,6 +11,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// The `git` program.
     pub git: PathBuf,
+    /// HTTP proxies, each by the beginning of the URLs that it is for. Others go by `HTTPS_PROXY` and `NO_PROXY`.
+    pub proxies: Vec<(String, String)>,
     /// Bytes of one file that are read.
     pub file_bytes: u64,
     /// So many objects of one Kustomization are written at a time; the store makes one commit of what waits.
@@ -26,6 +28,7 @@ impl Config {
             state_dir: state_dir.into(),
             run_dir: run_dir.into(),
             git: "git".into(),
+            proxies: Vec::new(),
             file_bytes: 16 << 20,
             concurrency: 64,
             health_interval: Duration::from_secs(10),

@@ -124,7 +124,7 @@ impl Git {
         }
     }
 
-    /// The environment of every call: nothing is inherited but the search path.
+    /// The environment of every call: nothing is inherited but the search path and how the network is left.
     fn environment(&self) -> Vec<(OsString, OsString)> {
         let mut env: Vec<(OsString, OsString)> = Vec::new();
         let mut set = |key: &str, value: &OsStr| env.push((key.into(), value.into()));
@@ -132,6 +132,11 @@ impl Git {
             "PATH",
             &std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()),
         );
+        for name in ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"] {
+            if let Some(proxy) = std::env::var_os(name) {
+                set(name, &proxy);
+            }
+        }
         set("HOME", self.private.as_os_str());
         set("LC_ALL", "C".as_ref());
         set("GIT_CONFIG_NOSYSTEM", "1".as_ref());

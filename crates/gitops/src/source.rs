@@ -93,6 +93,10 @@ impl GitRepositories {
         let disk = |e: std::io::Error| GitError::new(Class::Other, format!("can't prepare the fetch: {e}"));
         let private = credentials::private_folder(&self.config.run_dir).map_err(disk)?;
         let mut git = Git::new(&self.config.git, private.path());
+        for (of, proxy) in &self.config.proxies {
+            git.config(&format!("http.{of}.proxy"), proxy);
+            git.hide(proxy);
+        }
         credentials::equip(&mut git, &url, secret.as_ref(), private.path())?;
         let store = Repository::new(fetch::folder(&self.config.state_dir, &key.namespace, &key.name));
         let damaged = self.artifacts.take_damage(key);

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::lab::Lab;
 use crate::layout::{Layout, MGMT, NETWORKS, PROD, host_name};
+use crate::process::{Process, of_namespaces};
 use crate::{netns, orchestrator, ovs};
 
 /// Where a host's daemon hears of pushes.
@@ -39,7 +40,7 @@ pub fn switch_port(host: &str, nic: u8) -> String {
 }
 
 /// What the operating system's own network configuration does at start: `vmnic0` has the host's address.
-pub(crate) fn address(layout: &Layout, number: u8) -> Result<()> {
+pub(crate) fn address(layout: &Layout, number: u8, lab_has_orchestrator: bool) -> Result<()> {
     let host = host_name(number);
     let address = format!("{}/24", layout.host_address(number));
     netns::ip(
@@ -59,7 +60,11 @@ pub(crate) fn address(layout: &Layout, number: u8) -> Result<()> {
             "dev",
             "vmnic0",
         ],
-    )
+    )?;
+    if lab_has_orchestrator && orchestrator::behind_proxy(number) {
+        orchestrator::forbid(layout, number)?;
+    }
+    Ok(())
 }
 
 /// Writes the daemon's configuration and returns its path.
@@ -129,7 +134,7 @@ impl Lab {
     /// When one of them cannot be started.
     pub fn start_host(&mut self, number: u8) -> Result<()> {
         let host = host_name(number);
-        address(&self.layout, number)?;
+        address(&self.layout, number, self.orchestrator)?;
         self.start_ovs(&host)?;
         self.start_daemon(number)
     }
@@ -179,6 +184,18 @@ impl Lab {
         let run = self.layout.node_run(&host);
         fs::remove_dir_all(&run).with_context(|| format!("cannot empty {}", run.display()))?;
         netns::prepare(&self.layout, &host, &self.layout.svc_address(MGMT))
+    }
+
+    /// The QEMU processes of a host's virtual machine.
+    #[must_use]
+    pub fn qemu(&self, number: u8, namespace: &str, name: &str) -> Vec<Process> {
+        let directory = format!("/{namespace}/{name}/");
+        let inside = of_namespaces(&[self.layout.namespace_path(&host_name(number))]);
+        let is_it = |process: &Process| {
+            let command = process.command();
+            command.contains("qemu-system") && command.contains(&directory)
+        };
+        inside.into_iter().filter(is_it).collect()
     }
 
     /// Pulls a host's cable: its NIC loses the carrier.

@@ -251,6 +251,7 @@ impl Lab {
 
         if self.orchestrator {
             orchestrator::plug(&layout)?;
+            self.start_proxy()?;
         }
         services::prepare_repository(&layout)?;
         self.start_services()?;

@@ -10,8 +10,8 @@ use crate::cli::Cli;
 use crate::lab::Lab;
 use crate::layout::{Layout, MGMT, host_name};
 use crate::tool::{self, complaint};
-use crate::wait::wait_for;
-use crate::{HUB, SWITCH, netns, ovs};
+use crate::wait::{wait_for, wait_until};
+use crate::{HUB, SVC, SWITCH, netns, ovs};
 
 /// Where it serves people, hosts and Git.
 pub const PORT: u16 = 8443;
@@ -19,6 +19,10 @@ pub const PORT: u16 = 8443;
 pub const TENANT: &str = "acme";
 /// Its owner.
 pub const OWNER: &str = "ada";
+/// Where the proxy is.
+const PROXY_PORT: u16 = 3128;
+/// Whom it lets through, as in a URL.
+const PROXY_USER: &str = "site:under-lock";
 /// The owner's password. A lab can be reached from its own machine only.
 pub const PASSWORD: &str = "selvedge-lab-demo";
 
@@ -40,7 +44,7 @@ pub(crate) fn lead(layout: &Layout, number: u8) -> Result<String> {
     let host = host_name(number);
     let authority = layout.authority();
     let mut text = format!(
-        "[orchestrator]\nurl = \"{}\"\nca_file = \"{}\"\n",
+        "[orchestrator]\nurl = \"{}\"\nca_file = \"{}\"\nusage = \"5s\"\n",
         layout.orchestrator_url(),
         authority.display()
     );
@@ -49,7 +53,28 @@ pub(crate) fn lead(layout: &Layout, number: u8) -> Result<String> {
         let key = key.to_str().context("a path that is not UTF-8")?;
         text.push_str(&format!("activation_key_file = \"{key}\"\n"));
     }
+    if behind_proxy(number) {
+        let proxy = layout.svc_address(MGMT);
+        text.push_str(&format!("proxy = \"http://{PROXY_USER}@{proxy}:{PROXY_PORT}\"\n"));
+    }
     Ok(text)
+}
+
+/// The last of the sites has no way to the orchestrator but through a proxy.
+#[must_use]
+pub fn behind_proxy(number: u8) -> bool {
+    number == 3
+}
+
+/// What the machine's firewall does to a host that is behind a proxy.
+pub(crate) fn forbid(layout: &Layout, number: u8) -> Result<()> {
+    let orchestrator = format!("{}/32", layout.hub_address());
+    let node = host_name(number);
+    netns::ip(
+        layout,
+        Some(&node),
+        ["route", "replace", "prohibit", &orchestrator],
+    )
 }
 
 impl Layout {
@@ -114,6 +139,37 @@ impl Lab {
             })
         });
         ready.map(|((), took)| took)
+    }
+
+    /// Starts the HTTP proxy that one of the hosts has to go through.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub(crate) fn start_proxy(&mut self) -> Result<()> {
+        let layout = self.layout.clone();
+        let config = layout.node_state(SVC).join("tinyproxy.conf");
+        let text = format!(
+            "Port {PROXY_PORT}\nLogLevel Connect\nConnectPort {PORT}\nBasicAuth {}\n",
+            PROXY_USER.replace(':', " ")
+        );
+        fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+        let mut proxy = netns::inside(&layout, SVC, "tinyproxy");
+        proxy.arg("-d").arg("-c").arg(&config);
+        self.start(SVC, "tinyproxy", proxy)?;
+        let address: std::net::IpAddr = layout.svc_address(MGMT).parse()?;
+        wait_until("the proxy", START, || {
+            let to = (address, PROXY_PORT).into();
+            std::net::TcpStream::connect_timeout(&to, Duration::from_secs(1)).is_ok()
+        })
+        .map(drop)
+    }
+
+    /// How many connections the proxy took to the orchestrator.
+    #[must_use]
+    pub fn proxied(&self) -> usize {
+        let log = fs::read_to_string(self.log(SVC, "tinyproxy")).unwrap_or_default();
+        let request = format!("CONNECT {}:{PORT}", self.layout.hub_address());
+        log.lines().filter(|line| line.contains(&request)).count()
     }
 
     /// `kill -9` of the orchestrator.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::kubectl::{Kubectl, ready};
 use crate::lab::{Lab, Options};
 use crate::layout::{Network, host_name};
-use crate::process::{Process, of_namespaces};
+use crate::process::Process;
 use crate::wait::wait_for;
 use crate::{CLIENT, ovs, tool};
 
@@ -281,13 +281,7 @@ impl Site {
     /// The QEMU processes of a virtual machine.
     #[must_use]
     pub fn qemu(&self, namespace: &str, name: &str) -> Vec<Process> {
-        let directory = format!("/{namespace}/{name}/");
-        let inside = of_namespaces(&[self.lab.layout.namespace_path(&host_name(1))]);
-        let is_it = |process: &Process| {
-            let command = process.command();
-            command.contains("qemu-system") && command.contains(&directory)
-        };
-        inside.into_iter().filter(is_it).collect()
+        self.lab.qemu(1, namespace, name)
     }
 
     /// The ports of virtual machines on a vSwitch, by the names of their taps.

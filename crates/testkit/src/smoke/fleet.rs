@@ -21,7 +21,7 @@ use crate::wait::wait_for;
 const FLEET_BOOT: Duration = Duration::from_secs(240);
 
 /// The claims in their order: later ones use what earlier ones made.
-pub(super) const CLAIMS: [Claim<Fleet>; 15] = [
+pub(super) const CLAIMS: [Claim<Fleet>; 18] = [
     basic("the orchestrator serves its page and its API's description", page),
     basic("it hosts a repository that is pushed to", repository),
     basic(
@@ -29,6 +29,10 @@ pub(super) const CLAIMS: [Claim<Fleet>; 15] = [
         enrolled,
     ),
     basic("each site becomes healthy at the pushed commit", healthy),
+    claim(
+        "one that gets out through an HTTP proxy only enrolled, is linked and fetches through it",
+        proxied,
+    ),
     claim("a site's variables reach its guest", variables),
     claim("a host reports hardware, vSwitch and virtual machines", reported),
     claim(
@@ -51,8 +55,16 @@ pub(super) const CLAIMS: [Claim<Fleet>; 15] = [
         killed,
     ),
     claim(
-        "in a browser a person sees the sites, a host and its console",
+        "an operator makes a virtual machine of their own with kubectl through the orchestrator",
+        own_machine,
+    ),
+    claim(
+        "in a browser a person sees the sites, a host, its use, and a machine's console and screen, and types into it",
         browser,
+    ),
+    claim(
+        "powered off and on in the browser, their machine was started anew; Git's was left alone",
+        powered,
     ),
     claim(
         "the audit log has who did what; a revoked host is cut off at once",
@@ -119,6 +131,21 @@ fn head(fleet: &Fleet) -> Result<String> {
     Ok(git(&fleet.lab.layout.site(), ["rev-parse", "HEAD"])?
         .trim()
         .to_owned())
+}
+
+fn proxied(fleet: &mut Fleet) -> Result<Found> {
+    let mut direct = fleet.lab.inside(&host_name(3), "curl");
+    direct.args(["--silent", "--insecure", "--noproxy", "*", "--max-time", "2"]);
+    let output = tool::output(direct.arg(fleet.lab.layout.orchestrator_url()))?;
+    ensure!(
+        !output.status.success(),
+        "it reaches the orchestrator without the proxy"
+    );
+    let count = fleet.lab.proxied();
+    ensure!(count >= 3, "the proxy took {count} connections");
+    Ok(Found::words(format!(
+        "{count} connections, with a name and a password"
+    )))
 }
 
 fn variables(fleet: &mut Fleet) -> Result<Found> {
@@ -494,14 +521,93 @@ fn killed(fleet: &mut Fleet) -> Result<Found> {
     )))
 }
 
+/// A virtual machine that no repository knows.
+const OWN: &str = "\
+apiVersion: vmoperator.vmware.com/v1alpha1
+kind: VirtualMachine
+metadata:
+  name: till
+  namespace: shop
+spec:
+  className: small
+  imageName: images.lab:8000/demo-guest.ova
+  powerState: poweredOn
+";
+
+fn own_machine(fleet: &mut Fleet) -> Result<Found> {
+    let kubeconfig = fleet.kubeconfig(SITES[1])?;
+    let file = fleet.lab.layout.state().join("till.yaml");
+    fs::write(&file, OWN)?;
+    tool::run(fleet.kubectl(&kubeconfig).arg("apply").arg("-f").arg(&file))?;
+    let (_, took) = wait_for("its QEMU", BOOT, || {
+        let found = fleet.lab.qemu(2, "shop", "till");
+        Ok(match found.len() {
+            1 => Ok(()),
+            other => Err(format!("{other} run")),
+        })
+    })?;
+    Ok(Found::timed(took))
+}
+
+/// What the browser did to the two machines.
+fn powered(fleet: &mut Fleet) -> Result<Found> {
+    let kubeconfig = fleet.kubeconfig(SITES[1])?;
+    let entries = fleet.cli.json(["audit"])?;
+    let switched = items(&entries)
+        .iter()
+        .filter(|entry| entry["action"] == "vm.power")
+        .count();
+    ensure!(switched >= 3, "power was switched {switched} times");
+    let of = |name: &str| {
+        let mut get = fleet.kubectl(&kubeconfig);
+        get.args(["get", "virtualmachine", "-n", "shop", name, "-o", "json"]);
+        tool::run(&mut get).and_then(|text| Ok(serde_json::from_str::<Value>(&text)?))
+    };
+    let (own, web) = (of("till")?, of("web")?);
+    ensure!(
+        own["metadata"]["generation"].as_i64() >= Some(3),
+        "nobody changed it: {}",
+        own["metadata"]
+    );
+    let state = |vm: &Value| {
+        vm["status"]["powerState"]
+            .as_str()
+            .unwrap_or_default()
+            .to_lowercase()
+    };
+    ensure!(state(&own) == "poweredon", "it is {}", own["status"]);
+    ensure!(state(&web) == "poweredon", "Git's is {}", web["status"]);
+    let mut delete = fleet.kubectl(&kubeconfig);
+    delete.args(["delete", "virtualmachine", "-n", "shop", "till", "--timeout=60s"]);
+    tool::run(&mut delete)?;
+    let ((), took) = wait_for("the end of its QEMU", BOOT, || {
+        Ok(if fleet.lab.qemu(2, "shop", "till").is_empty() {
+            Ok(())
+        } else {
+            Err("it runs".to_owned())
+        })
+    })?;
+    Ok(Found::words(format!(
+        "and deleted in {:.1} s",
+        took.as_secs_f64()
+    )))
+}
+
 fn browser(fleet: &mut Fleet) -> Result<Found> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/web");
-    let mut run = Command::new(script);
-    run.arg("e2e")
-        .env("BASE_URL", fleet.lab.layout.orchestrator_url())
-        .env("SELVEDGE_USER", OWNER)
-        .env("SELVEDGE_PASSWORD", PASSWORD);
-    let text = tool::run(&mut run)?;
+    let web = |what: &str| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/web");
+        let mut run = Command::new(script);
+        run.arg(what)
+            .env("BASE_URL", fleet.lab.layout.orchestrator_url())
+            .env("SELVEDGE_USER", OWNER)
+            .env("SELVEDGE_PASSWORD", PASSWORD);
+        run
+    };
+    let text = tool::run(&mut web("e2e"))?;
+    if let Some(folder) = std::env::var_os("SELVEDGE_PICTURES") {
+        fs::create_dir_all(&folder)?;
+        tool::run(web("pictures").env("PICTURES", fs::canonicalize(folder)?))?;
+    }
     let last = text
         .lines()
         .rev()
