@@ -9,6 +9,26 @@ use std::{
 
 use anyhow::Context;
 
+/// Holds a folder for as long as the file lives: many may share it (`alone` false), or one has it for itself.
+pub(crate) fn hold(folder: &Path, alone: bool) -> anyhow::Result<File> {
+    make_dir(folder)?;
+    let path = folder.join("lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("can't open {}", path.display()))?;
+    let held = if alone {
+        file.try_lock()
+    } else {
+        file.try_lock_shared()
+    };
+    held.with_context(|| format!("another process of the orchestrator uses {}", folder.display()))?;
+    Ok(file)
+}
+
 /// Makes a folder that only its owner may enter, unless it is there.
 pub(crate) fn make_dir(path: &Path) -> anyhow::Result<()> {
     fs::DirBuilder::new()

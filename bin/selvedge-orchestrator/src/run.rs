@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     app::{App, Shared},
     config::Config,
-    http, links,
+    files, http, links,
     serve::{self, Others, Server},
     tasks,
     tls::Configs,
@@ -42,6 +42,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     serve::open_files::allow(config.limits.connections);
     let listeners = serve::bind(&config.server.listen).await?;
+    // Nobody puts another database in the place of this one meanwhile.
+    let _held = files::hold(&config.server.data, false)?;
     let app = App::build(config, stop.clone()).await?;
     links::trust::refresh(&app).await?;
     if app.fleet.tenants().authorities().await?.is_empty() {

@@ -43,10 +43,26 @@ pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// More of one value is not for a table; JSON has all of it.
+const LONGEST_CELL: usize = 4_000;
+
+/// A cell in one line: a line break in it would make a row that nobody wrote.
+fn in_a_row(cell: String) -> String {
+    let mut cell = cell.replace(['\n', '\t'], " ");
+    if let Some((end, _)) = cell.char_indices().nth(LONGEST_CELL) {
+        cell.truncate(end);
+        cell.push('…');
+    }
+    cell
+}
+
 /// Columns side by side, as kubectl prints them: no lines, no colour.
 pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut lines: Vec<Vec<String>> = vec![header.iter().map(ToString::to_string).collect()];
-    lines.extend(rows);
+    lines.extend(
+        rows.into_iter()
+            .map(|row| row.into_iter().map(in_a_row).collect()),
+    );
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         lines
@@ -57,11 +73,10 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
     };
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let print = |line: &Vec<String>| {
-        let cells = line
-            .iter()
-            .zip(&widths)
-            // A line break in a cell would make a row that nobody wrote.
-            .map(|(cell, width)| format!("{:width$}", cell.replace(['\n', '\t'], " ")));
+        let cells = line.iter().zip(&widths).map(|(cell, width)| {
+            let rest = width.saturating_sub(cell.chars().count());
+            format!("{cell}{}", " ".repeat(rest))
+        });
         cells.collect::<Vec<_>>().join("   ").trim_end().to_owned()
     };
     lines.iter().map(print).collect::<Vec<_>>().join("\n")
@@ -81,6 +96,14 @@ mod tests {
         assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
         assert!(!text.contains('\u{202e}'));
         assert!(matches!(harmless("größer\n"), Cow::Borrowed("größer\n")));
+    }
+
+    #[test]
+    fn a_long_value_breaks_no_table() {
+        let rows = vec![vec!["x".repeat(200_000), "end".to_owned()], vec!["y".to_owned()]];
+        let text = table(&["FIELD", "VALUE"], rows);
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.len() < 20_000 && text.contains("x…   end"), "{}", text.len());
     }
 
     #[test]

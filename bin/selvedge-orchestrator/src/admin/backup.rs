@@ -7,7 +7,7 @@ use fleet::db::backup;
 use telemetry::Clock;
 use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
 
-use crate::{app, config::Config};
+use crate::{app, config::Config, files};
 
 /// Writes a backup; a crash leaves none, not half of one.
 pub(super) async fn backup(config: &Config, clock: &Clock, file: &Path) -> anyhow::Result<()> {
@@ -50,6 +50,8 @@ pub(super) async fn restore(config: &Config, clock: &Clock, file: &Path) -> anyh
     // Without the key the restored secrets would stay sealed: better to know before.
     app::master_keys(config)?;
     let url = config.database_url()?;
+    // A process that runs would go on in the database that is put aside, and all that it keeps would be lost.
+    let _alone = files::hold(&config.server.data, true).context("stop the orchestrator first")?;
     if let Some(path) = url.strip_prefix("sqlite:") {
         put_aside(Path::new(path), clock)?;
     }

@@ -60,6 +60,10 @@ async fn answer(
     })?;
     let from = address(&parts, &app.config);
     let (tenant, found, who) = allow(app, tenant, name, &user, &password, write, &from).await?;
+    // It is not there after a restore of the database alone, or when the disk was full as the repository was made.
+    if let Err(error) = app.git.create(&tenant, &found.id, &found.branch).await {
+        tracing::warn!(repository = found.name, %error, "a repository's folder can't be made");
+    }
     let (told, id, branch) = (app.clone(), found.id.clone(), tenant.clone());
     let pushed = move || {
         tokio::spawn(async move {

@@ -147,6 +147,11 @@ async fn hooks_are_verified_and_git_gives_nothing_away() {
     assert_ne!(rotated["webhookUrl"], hook);
     assert_eq!(post(hook, vec![]).await, 404);
 
+    // Its folder was lost, or could not be made on a full disk: it is an empty repository again.
+    let folder = std::fs::read_dir(server.data().join("git")).unwrap();
+    let folder = folder.map(|entry| entry.unwrap().path()).next().unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+
     // A credential opens its repository for Git, and nothing else.
     ada.post("/repositories", json!({ "name": "other", "hosted": true }))
         .await;
@@ -294,6 +299,18 @@ async fn a_backup_made_meanwhile_brings_everything_back() {
     };
     let text = std::fs::read_to_string(&file).unwrap();
     assert!(text.contains("berlin") && !text.contains("pin-4711-secret") && !text.contains(&token));
+    // Not under the feet of one that runs: what it kept from now on would be lost.
+    let early = std::process::Command::new(env!("CARGO_BIN_EXE_selvedge-orchestrator"))
+        .arg("--config")
+        .arg(server.dir.path().join("orchestrator.toml"))
+        .args(["restore", "--yes", &path])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&early.stderr);
+    assert!(
+        !early.status.success() && said.contains("stop the orchestrator first"),
+        "{said}"
+    );
     server.signal("TERM");
     assert_eq!(server.ended().await, 0);
     crate::support::run(server.dir.path(), &["restore", "--yes", &path]);
