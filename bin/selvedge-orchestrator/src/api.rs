@@ -4,6 +4,7 @@
 
 mod alerts;
 mod commits;
+mod crud;
 mod diff;
 mod enrollment;
 mod export;

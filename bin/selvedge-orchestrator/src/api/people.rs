@@ -2,196 +2,40 @@
 
 use axum::{
     extract::{Path, Query, State},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
-use fleet::model::{AuditEntry, Binding, BindingSpec, Token, TokenSpec, User, UserSpec};
-use serde_json::Value;
+use fleet::model::{AuditEntry, Token, TokenSpec};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::crud::crud;
 use crate::{
     app::Shared,
-    http::{
-        auth::In,
-        body::Json,
-        conditional::{if_match, tagged},
-        list::List,
-        problem::Problem,
-    },
+    http::{auth::In, body::Json, list::List, problem::Problem},
 };
+
+crud! {
+    mod bindings: bindings of Binding by BindingSpec, tag "people",
+    at "/tenants/{tenant}/bindings", "/tenants/{tenant}/bindings/{binding}" with "binding" ("Id"),
+    "listBindings", "createBinding", "getBinding", "updateBinding", "deleteBinding"
+}
+
+crud! {
+    mod users: people of User by UserSpec, tag "people",
+    at "/tenants/{tenant}/users", "/tenants/{tenant}/users/{user}" with "user" ("Name or id"),
+    "listUsers", "createUser", "getUser", "updateUser", "deleteUser"
+}
 
 /// The endpoints.
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
-        .routes(routes!(user_list, user_create))
-        .routes(routes!(user_get, user_update, user_delete))
+        .merge(users::router())
+        .merge(bindings::router())
         .routes(routes!(totp_remove))
-        .routes(routes!(binding_list, binding_create))
-        .routes(routes!(binding_get, binding_update, binding_delete))
         .routes(routes!(token_list, token_create))
         .routes(routes!(token_get, token_delete))
         .routes(routes!(audit_list))
         .routes(routes!(audit_export))
-}
-
-/// All of them, in pages.
-#[utoipa::path(get, path = "/tenants/{tenant}/users", tag = "people", operation_id = "listUsers",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
-    responses((status = 200, description = "A page", body = fleet::Page<User>)))]
-async fn user_list(
-    State(app): State<Shared>,
-    In(caller): In,
-    Query(query): Query<List>,
-) -> Result<Response, Problem> {
-    let page = app.fleet.people().list(&caller, &query.into()).await?;
-    Ok(axum::Json(page).into_response())
-}
-
-/// Makes one.
-#[utoipa::path(post, path = "/tenants/{tenant}/users", tag = "people", operation_id = "createUser",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"),
-        ("idempotency-key" = Option<String>, Header, description = "Sent again with the same body, the answer is repeated, not the deed")),
-    request_body = UserSpec,
-    responses((status = 201, description = "Made", body = User)))]
-async fn user_create(
-    State(app): State<Shared>,
-    In(caller): In,
-    Json(spec): Json<UserSpec>,
-) -> Result<Response, Problem> {
-    let made = app.fleet.people().create(&caller, &spec).await?;
-    Ok(tagged(StatusCode::CREATED, made.generation, &made))
-}
-
-/// Reads one.
-#[utoipa::path(get, path = "/tenants/{tenant}/users/{user}", tag = "people", operation_id = "getUser",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("user" = String, Path, description = "Name or id")),
-    responses((status = 200, description = "The object; its generation is the ETag", body = User)))]
-async fn user_get(
-    State(app): State<Shared>,
-    In(caller): In,
-    Path((_, name)): Path<(String, String)>,
-) -> Result<Response, Problem> {
-    let found = app.fleet.people().get(&caller, &name).await?;
-    Ok(tagged(StatusCode::OK, found.generation, &found))
-}
-
-/// Changes one.
-#[utoipa::path(patch, path = "/tenants/{tenant}/users/{user}", tag = "people", operation_id = "updateUser",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("user" = String, Path, description = "Name or id"),
-        ("if-match" = Option<String>, Header, description = "The ETag that was read")),
-    request_body(content = UserSpec, content_type = "application/merge-patch+json", description = "JSON merge patch (RFC 7396)"),
-    responses((status = 200, description = "Changed", body = User)))]
-async fn user_update(
-    State(app): State<Shared>,
-    In(caller): In,
-    Path((_, name)): Path<(String, String)>,
-    headers: HeaderMap,
-    Json(patch): Json<Value>,
-) -> Result<Response, Problem> {
-    let found = app
-        .fleet
-        .people()
-        .update(&caller, &name, if_match(&headers)?, &patch)
-        .await?;
-    Ok(tagged(StatusCode::OK, found.generation, &found))
-}
-
-/// Deletes one.
-#[utoipa::path(delete, path = "/tenants/{tenant}/users/{user}", tag = "people", operation_id = "deleteUser",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("user" = String, Path, description = "Name or id"),
-        ("if-match" = Option<String>, Header, description = "The ETag that was read")),
-    responses((status = 204, description = "Gone")))]
-async fn user_delete(
-    State(app): State<Shared>,
-    In(caller): In,
-    Path((_, name)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    app.fleet
-        .people()
-        .delete(&caller, &name, if_match(&headers)?)
-        .await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-/// All of them, in pages.
-#[utoipa::path(get, path = "/tenants/{tenant}/bindings", tag = "people", operation_id = "listBindings",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
-    responses((status = 200, description = "A page", body = fleet::Page<Binding>)))]
-async fn binding_list(
-    State(app): State<Shared>,
-    In(caller): In,
-    Query(query): Query<List>,
-) -> Result<Response, Problem> {
-    let page = app.fleet.bindings().list(&caller, &query.into()).await?;
-    Ok(axum::Json(page).into_response())
-}
-
-/// Makes one.
-#[utoipa::path(post, path = "/tenants/{tenant}/bindings", tag = "people", operation_id = "createBinding",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"),
-        ("idempotency-key" = Option<String>, Header, description = "Sent again with the same body, the answer is repeated, not the deed")),
-    request_body = BindingSpec,
-    responses((status = 201, description = "Made", body = Binding)))]
-async fn binding_create(
-    State(app): State<Shared>,
-    In(caller): In,
-    Json(spec): Json<BindingSpec>,
-) -> Result<Response, Problem> {
-    let made = app.fleet.bindings().create(&caller, &spec).await?;
-    Ok(tagged(StatusCode::CREATED, made.generation, &made))
-}
-
-/// Reads one.
-#[utoipa::path(get, path = "/tenants/{tenant}/bindings/{binding}", tag = "people", operation_id = "getBinding",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("binding" = String, Path, description = "Id")),
-    responses((status = 200, description = "The object; its generation is the ETag", body = Binding)))]
-async fn binding_get(
-    State(app): State<Shared>,
-    In(caller): In,
-    Path((_, name)): Path<(String, String)>,
-) -> Result<Response, Problem> {
-    let found = app.fleet.bindings().get(&caller, &name).await?;
-    Ok(tagged(StatusCode::OK, found.generation, &found))
-}
-
-/// Changes one.
-#[utoipa::path(patch, path = "/tenants/{tenant}/bindings/{binding}", tag = "people", operation_id = "updateBinding",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("binding" = String, Path, description = "Id"),
-        ("if-match" = Option<String>, Header, description = "The ETag that was read")),
-    request_body(content = BindingSpec, content_type = "application/merge-patch+json", description = "JSON merge patch (RFC 7396)"),
-    responses((status = 200, description = "Changed", body = Binding)))]
-async fn binding_update(
-    State(app): State<Shared>,
-    In(caller): In,
-    Path((_, name)): Path<(String, String)>,
-    headers: HeaderMap,
-    Json(patch): Json<Value>,
-) -> Result<Response, Problem> {
-    let found = app
-        .fleet
-        .bindings()
-        .update(&caller, &name, if_match(&headers)?, &patch)
-        .await?;
-    Ok(tagged(StatusCode::OK, found.generation, &found))
-}
-
-/// Deletes one.
-#[utoipa::path(delete, path = "/tenants/{tenant}/bindings/{binding}", tag = "people", operation_id = "deleteBinding",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("binding" = String, Path, description = "Id"),
-        ("if-match" = Option<String>, Header, description = "The ETag that was read")),
-    responses((status = 204, description = "Gone")))]
-async fn binding_delete(
-    State(app): State<Shared>,
-    In(caller): In,
-    Path((_, name)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    app.fleet
-        .bindings()
-        .delete(&caller, &name, if_match(&headers)?)
-        .await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// All of them, in pages.

@@ -2,119 +2,37 @@
 
 use axum::{
     extract::{Path, Query, State},
-    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use fleet::model::{Site, SiteSpec};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::crud::crud;
 use crate::{
     app::Shared,
-    http::{
-        auth::In,
-        body::Json,
-        conditional::{if_match, tagged},
-        list::List,
-        problem::Problem,
-    },
+    http::{auth::In, body::Json, list::List, problem::Problem},
 };
+
+crud! {
+    mod objects: sites of Site by SiteSpec, tag "sites",
+    at "/tenants/{tenant}/sites", "/tenants/{tenant}/sites/{site}" with "site" ("Name or id"),
+    "listSites", "createSite", "getSite", "updateSite", "deleteSite"
+}
 
 /// The endpoints.
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
-        .routes(routes!(list, create))
+        .merge(objects::router())
         .routes(routes!(geo))
-        .routes(routes!(get, update, delete))
         .routes(routes!(events))
         .routes(routes!(signal))
-}
-
-/// All of them, in pages.
-#[utoipa::path(get, path = "/tenants/{tenant}/sites", tag = "sites", operation_id = "listSites",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
-    responses((status = 200, description = "A page", body = fleet::Page<Site>)))]
-async fn list(
-    State(app): State<Shared>,
-    In(caller): In,
-    Query(query): Query<List>,
-) -> Result<Response, Problem> {
-    let page = app.fleet.sites().list(&caller, &query.into()).await?;
-    Ok(axum::Json(page).into_response())
-}
-
-/// Makes one.
-#[utoipa::path(post, path = "/tenants/{tenant}/sites", tag = "sites", operation_id = "createSite",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"),
-        ("idempotency-key" = Option<String>, Header, description = "Sent again with the same body, the answer is repeated, not the deed")),
-    request_body = SiteSpec,
-    responses((status = 201, description = "Made", body = Site)))]
-async fn create(
-    State(app): State<Shared>,
-    In(caller): In,
-    Json(spec): Json<SiteSpec>,
-) -> Result<Response, Problem> {
-    let made = app.fleet.sites().create(&caller, &spec).await?;
-    Ok(tagged(StatusCode::CREATED, made.generation, &made))
-}
-
-/// Reads one.
-#[utoipa::path(get, path = "/tenants/{tenant}/sites/{site}", tag = "sites", operation_id = "getSite",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("site" = String, Path, description = "Name or id")),
-    responses((status = 200, description = "The object; its generation is the ETag", body = Site)))]
-async fn get(
-    State(app): State<Shared>,
-    In(caller): In,
-    Path((_, name)): Path<(String, String)>,
-) -> Result<Response, Problem> {
-    let found = app.fleet.sites().get(&caller, &name).await?;
-    Ok(tagged(StatusCode::OK, found.generation, &found))
-}
-
-/// Changes one.
-#[utoipa::path(patch, path = "/tenants/{tenant}/sites/{site}", tag = "sites", operation_id = "updateSite",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("site" = String, Path, description = "Name or id"),
-        ("if-match" = Option<String>, Header, description = "The ETag that was read")),
-    request_body(content = SiteSpec, content_type = "application/merge-patch+json", description = "JSON merge patch (RFC 7396)"),
-    responses((status = 200, description = "Changed", body = Site)))]
-async fn update(
-    State(app): State<Shared>,
-    In(caller): In,
-    Path((_, name)): Path<(String, String)>,
-    headers: HeaderMap,
-    Json(patch): Json<Value>,
-) -> Result<Response, Problem> {
-    let found = app
-        .fleet
-        .sites()
-        .update(&caller, &name, if_match(&headers)?, &patch)
-        .await?;
-    Ok(tagged(StatusCode::OK, found.generation, &found))
-}
-
-/// Deletes one.
-#[utoipa::path(delete, path = "/tenants/{tenant}/sites/{site}", tag = "sites", operation_id = "deleteSite",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("site" = String, Path, description = "Name or id"),
-        ("if-match" = Option<String>, Header, description = "The ETag that was read")),
-    responses((status = 204, description = "Gone")))]
-async fn delete(
-    State(app): State<Shared>,
-    In(caller): In,
-    Path((_, name)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    app.fleet
-        .sites()
-        .delete(&caller, &name, if_match(&headers)?)
-        .await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// All sites with a place, compactly, for the map: `[id, name, latitude, longitude, state]` each.
 #[utoipa::path(get, path = "/tenants/{tenant}/sites/geo", tag = "sites", operation_id = "listSitePlaces",
     params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
-    responses((status = 200, description = "Rows", body = Vec<Value>)))]
+    responses((status = 200, description = "Rows", body = Vec<serde_json::Value>)))]
 async fn geo(
     State(app): State<Shared>,
     In(caller): In,

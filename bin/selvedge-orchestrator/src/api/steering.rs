@@ -2,31 +2,30 @@
 
 use axum::{
     extract::{Path, Query, State},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use std::sync::Arc;
 
-use fleet::model::{Overview, Plan, PlanSpec, Policy, PolicySpec, Rollout, RolloutSite};
-use serde_json::Value;
+use fleet::model::{Overview, Plan, PlanSpec, Rollout, RolloutSite};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::crud::crud;
 use crate::{
     app::Shared,
-    http::{
-        auth::In,
-        body::Json,
-        conditional::{if_match, tagged},
-        list::List,
-        problem::Problem,
-    },
+    http::{auth::In, body::Json, conditional::tagged, list::List, problem::Problem},
 };
+
+crud! {
+    mod policies: policies of Policy by PolicySpec, tag "rollouts",
+    at "/tenants/{tenant}/policies", "/tenants/{tenant}/policies/{policy}" with "policy" ("Name or id"),
+    "listPolicies", "createPolicy", "getPolicy", "updatePolicy", "deletePolicy"
+}
 
 /// The endpoints.
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
-        .routes(routes!(list, create))
-        .routes(routes!(get, update, delete))
+        .merge(policies::router())
         .routes(routes!(rollout_list))
         .routes(routes!(rollout_get))
         .routes(routes!(rollout_sites))
@@ -36,86 +35,6 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
         .routes(routes!(revert))
         .routes(routes!(plan_list, plan_start))
         .routes(routes!(plan_get))
-}
-
-/// All of them, in pages.
-#[utoipa::path(get, path = "/tenants/{tenant}/policies", tag = "rollouts", operation_id = "listPolicies",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), List),
-    responses((status = 200, description = "A page", body = fleet::Page<Policy>)))]
-async fn list(
-    State(app): State<Shared>,
-    In(caller): In,
-    Query(query): Query<List>,
-) -> Result<Response, Problem> {
-    let page = app.fleet.policies().list(&caller, &query.into()).await?;
-    Ok(axum::Json(page).into_response())
-}
-
-/// Makes one.
-#[utoipa::path(post, path = "/tenants/{tenant}/policies", tag = "rollouts", operation_id = "createPolicy",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"),
-        ("idempotency-key" = Option<String>, Header, description = "Sent again with the same body, the answer is repeated, not the deed")),
-    request_body = PolicySpec,
-    responses((status = 201, description = "Made", body = Policy)))]
-async fn create(
-    State(app): State<Shared>,
-    In(caller): In,
-    Json(spec): Json<PolicySpec>,
-) -> Result<Response, Problem> {
-    let made = app.fleet.policies().create(&caller, &spec).await?;
-    Ok(tagged(StatusCode::CREATED, made.generation, &made))
-}
-
-/// Reads one.
-#[utoipa::path(get, path = "/tenants/{tenant}/policies/{policy}", tag = "rollouts", operation_id = "getPolicy",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("policy" = String, Path, description = "Name or id")),
-    responses((status = 200, description = "The object; its generation is the ETag", body = Policy)))]
-async fn get(
-    State(app): State<Shared>,
-    In(caller): In,
-    Path((_, name)): Path<(String, String)>,
-) -> Result<Response, Problem> {
-    let found = app.fleet.policies().get(&caller, &name).await?;
-    Ok(tagged(StatusCode::OK, found.generation, &found))
-}
-
-/// Changes one.
-#[utoipa::path(patch, path = "/tenants/{tenant}/policies/{policy}", tag = "rollouts", operation_id = "updatePolicy",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("policy" = String, Path, description = "Name or id"),
-        ("if-match" = Option<String>, Header, description = "The ETag that was read")),
-    request_body(content = PolicySpec, content_type = "application/merge-patch+json", description = "JSON merge patch (RFC 7396)"),
-    responses((status = 200, description = "Changed", body = Policy)))]
-async fn update(
-    State(app): State<Shared>,
-    In(caller): In,
-    Path((_, name)): Path<(String, String)>,
-    headers: HeaderMap,
-    Json(patch): Json<Value>,
-) -> Result<Response, Problem> {
-    let found = app
-        .fleet
-        .policies()
-        .update(&caller, &name, if_match(&headers)?, &patch)
-        .await?;
-    Ok(tagged(StatusCode::OK, found.generation, &found))
-}
-
-/// Deletes one.
-#[utoipa::path(delete, path = "/tenants/{tenant}/policies/{policy}", tag = "rollouts", operation_id = "deletePolicy",
-    params(("tenant" = String, Path, description = "Tenant, by name or id"), ("policy" = String, Path, description = "Name or id"),
-        ("if-match" = Option<String>, Header, description = "The ETag that was read")),
-    responses((status = 204, description = "Gone")))]
-async fn delete(
-    State(app): State<Shared>,
-    In(caller): In,
-    Path((_, name)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    app.fleet
-        .policies()
-        .delete(&caller, &name, if_match(&headers)?)
-        .await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// Rollouts, newest first. `state=active` are those that have not ended.
