@@ -264,8 +264,8 @@ impl std::fmt::Debug for Ingest {
 /// What is written of a clock's error, so that one that is right, or always as wrong, is written once.
 fn skew(millis: i64) -> i64 {
     match millis.abs() {
-        ..=60_000 => 0,
-        ..=3_600_000 => millis / 10_000 * 10_000,
+        0..=60_000 => 0,
+        60_001..=3_600_000 => millis / 10_000 * 10_000,
         _ => millis / 60_000 * 60_000,
     }
 }

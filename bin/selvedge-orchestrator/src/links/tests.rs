@@ -46,9 +46,8 @@ async fn a_link_ends_when_its_certificate_was_not_renewed() {
     assert!(links.get("new").is_some(), "others stay");
     // The host hears why, and the session is over.
     let close = loop {
-        match old.next().await.unwrap().unwrap() {
-            Message::Close(Some(close)) => break close,
-            _ => {}
+        if let Message::Close(Some(close)) = old.next().await.unwrap().unwrap() {
+            break close;
         }
     };
     assert_eq!(u16::from(close.code), RESTART);

@@ -169,8 +169,8 @@ async fn hosts(
             // Whole minutes, so that the text does not change at each report.
             let far = match skew_here.abs() / 60_000 {
                 0 | 1 => "about a minute".to_owned(),
-                minutes @ ..120 => format!("about {minutes} minutes"),
-                minutes @ ..2880 => format!("about {} hours", minutes / 60),
+                minutes @ 2..120 => format!("about {minutes} minutes"),
+                minutes @ 120..2880 => format!("about {} hours", minutes / 60),
                 minutes => format!("about {} days", minutes / 1440),
             };
             let message = format!("it is {far} {way}; is its NTP server reachable?");
