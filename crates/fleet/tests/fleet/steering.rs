@@ -8,6 +8,7 @@
 mod alerts;
 mod mail;
 mod plans;
+mod repo;
 mod rollouts;
 mod search;
 mod world;

@@ -8,7 +8,7 @@ use fleet::rollout::Driver;
 use fleet::{Caller, Error, Query, Role, Scope};
 use serde_json::json;
 
-use crate::steering::plans::{Here, Repo, config, files};
+use crate::steering::repo::{Here, Repo, config, files};
 use crate::steering::world::World;
 use crate::support::{On, Setup, both};
 
