@@ -3,6 +3,7 @@
 
 #![cfg(test)]
 
+mod concerned;
 mod edges;
 mod first;
 mod many;

@@ -27,15 +27,16 @@ fn git(server: &Server, args: &[&str]) {
     );
 }
 
-/// Writes a site's file anew and pushes it.
-fn push(server: &Server, credential: &Value, text: &str) {
+/// Writes a site's file anew and pushes it to the repository `origin`.
+pub(crate) fn push(server: &Server, credential: &Value, folder: &str, text: &str) {
     let work = server.dir.path().join("work");
     let path = work.to_str().unwrap();
     if !work.exists() {
         git(server, &["init", "--quiet", path]);
     }
+    std::fs::create_dir_all(work.join(folder)).unwrap();
     std::fs::write(
-        work.join("settings.yaml"),
+        work.join(folder).join("settings.yaml"),
         format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: settings\n  namespace: default\ndata:\n  greeting: {text}\n"),
     )
     .unwrap();
@@ -66,7 +67,7 @@ async fn credentials_that_were_revoked_stop_nothing() {
     };
     let writer = credential("writer", true).await;
     let reader = credential("reader", false).await;
-    push(&server, &writer, "one");
+    push(&server, &writer, "", "one");
     let with = |credential: &Value| {
         json!({ "auth": "basic", "credentials": {
             "username": credential["username"], "password": credential["password"] } })
@@ -116,7 +117,7 @@ async fn credentials_that_were_revoked_stop_nothing() {
     );
     let gone = ada.request(Method::DELETE, &path).send().await.unwrap();
     assert_eq!(gone.status(), 204);
-    push(&server, &writer, "two");
+    push(&server, &writer, "", "two");
     let failed = wait_for("the refusal", || async {
         let repository = ada.get("/repositories/shops").await;
         (repository["reach"]["state"] == "failed").then_some(repository)
