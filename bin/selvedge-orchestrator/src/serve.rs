@@ -4,6 +4,7 @@
 //! peer that does not acknowledge what was sent.
 
 pub(crate) mod open_files;
+mod prompt;
 mod room;
 
 use std::{
@@ -33,12 +34,15 @@ use crate::{
     config::Limits,
     tls::{self, Configs},
 };
+use prompt::Prompt;
 use room::Rooms;
 
 /// A stranger has this long for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// And this long for the head of a request, also of the next one on the same connection.
 const HEAD: Duration = Duration::from_secs(30);
+/// What an HTTP/2 client says first, bytes (RFC 9113, 3.4).
+const PREFACE: usize = 24;
 /// The largest head of a request.
 const HEAD_BYTES: usize = 64 << 10;
 /// The kernel gives a connection up whose peer has not acknowledged for this long, milliseconds.
@@ -234,6 +238,14 @@ async fn web(
         .max_header_list_size(32 << 10)
         .keep_alive_interval(HEAD)
         .keep_alive_timeout(HEAD);
+    // What was agreed on, and nothing else: to find it out from the first bytes would have no time limit.
+    let two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let builder = if two {
+        builder.http2_only()
+    } else {
+        builder.http1_only()
+    };
+    let stream = Prompt::new(stream, if two { PREFACE } else { 1 }, HEAD);
     let connection = builder
         .serve_connection_with_upgrades(TokioIo::new(stream), service)
         .into_owned();

@@ -18,10 +18,14 @@ use crate::http::problem::Problem;
 /// A host that has not begun to answer by then is not well.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// Headers of one hop (RFC 9110, 7.6.1), and those by which one could be taken for another.
-const DROPPED: [&str; 14] = [
+/// Headers of one hop (RFC 9110, 7.6.1), those by which one could be taken for another, and those by which a host's
+/// answer would speak for the orchestrator to a browser.
+const DROPPED: [&str; 17] = [
+    "alt-svc",
     "authorization",
+    "clear-site-data",
     "cookie",
+    "set-cookie",
     "host",
     "keep-alive",
     "proxy-authenticate",
@@ -221,7 +225,10 @@ mod tests {
                     return Ok::<_, Infallible>(answer);
                 }
                 let seen = format!("{} {} {:?}", request.method(), request.uri(), request.headers());
-                Ok(Response::new(Body::from(seen)))
+                let answer = Response::builder()
+                    .header("set-cookie", "selvedge_session=hosts")
+                    .header("warning", "299 - \"deprecated\"");
+                Ok(answer.body(Body::from(seen)).unwrap())
             });
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(theirs), service)
@@ -245,6 +252,9 @@ mod tests {
             .unwrap();
         assert_eq!(impersonates(request.headers()).unwrap(), "impersonate-user");
         let answer = forward(request, "/api/v1/pods?watch=1", host()).await.unwrap();
+        // A host sets no cookies of ours.
+        assert!(!answer.headers().contains_key("set-cookie"));
+        assert!(answer.headers().contains_key("warning"));
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         let seen = String::from_utf8(body.to_vec()).unwrap();
         assert!(seen.starts_with("GET /api/v1/pods?watch=1 "), "{seen}");

@@ -45,6 +45,20 @@ async fn the_slow_are_shown_out_and_others_are_served_meanwhile() {
         .await
         .unwrap();
 
+    // Two finish TLS, and then say nothing.
+    let mute = connector
+        .connect("localhost".try_into().unwrap(), open().await.unwrap())
+        .await
+        .unwrap();
+    let two = trust
+        .client_config(None, &[b"h2"], &telemetry::Clock::system())
+        .unwrap();
+    let mut mute2 = tokio_rustls::TlsConnector::from(std::sync::Arc::new(two))
+        .connect("localhost".try_into().unwrap(), open().await.unwrap())
+        .await
+        .unwrap();
+    mute2.write_all(b"PRI * HT").await.unwrap();
+
     // Many from one address are too many; what is left is closed at once.
     let mut crowd = Vec::new();
     for _ in 0..60 {
@@ -64,9 +78,17 @@ async fn the_slow_are_shown_out_and_others_are_served_meanwhile() {
         answer.status().is_success().then_some(())
     })
     .await;
-    let (silent, half, dribble) = tokio::join!(closed(silent, 20), closed(half, 20), closed(dribble, 45));
+    let (silent, half, dribble, mute, mute2) = tokio::join!(
+        closed(silent, 20),
+        closed(half, 20),
+        closed(dribble, 45),
+        closed(mute, 45),
+        closed(mute2, 45)
+    );
     assert!(silent < Duration::from_secs(15) && half < Duration::from_secs(15));
-    assert!(dribble < Duration::from_secs(40));
+    for slow in [dribble, mute, mute2] {
+        assert!(slow < Duration::from_secs(40));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
