@@ -217,6 +217,8 @@ export interface Vm {
   cpus?: number;
   memoryBytes?: number;
   host?: string;
+  /** Whether a repository has it. */
+  owned?: boolean;
 }
 
 export interface SiteEvent {

@@ -98,3 +98,8 @@ export function scopeText(scope: { all?: boolean } | { site?: string } | { selec
   if ('selector' in scope && scope.selector) return `sites with ${scope.selector}`;
   return 'every site';
 }
+
+/** Who did something, if it was a person or a token: what the system does by itself needs no name. */
+export function by(actor: string | null | undefined): string {
+  return actor && !actor.startsWith('system:') ? ` by ${actor}` : '';
+}

@@ -175,6 +175,9 @@ test("is told why a VM of the repository can't be switched off here", async () =
   const { path, name } = await machine((vm) => vm.owned === true);
   await page.goto(path);
   await expect(page.getByRole('heading', { level: 1, name })).toBeVisible();
+  // The command as `selvedge` takes it.
+  await expect(page.getByText(/^selvedge vm console --site \w+ shop\/web$/)).toBeVisible();
+  await expect(page.getByText('its repository: switched there')).toBeVisible();
   await power('Power off…', name);
   const why = page.getByRole('dialog').getByRole('alert');
   await expect(why).toContainText('(409)');
