@@ -75,10 +75,11 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })
 }
 
-/// `invalid type: string "x", expected …` without the `x`.
+/// `invalid type: string "x", expected …` without the `x`; numbers stand in other marks.
 fn without_values(text: &str) -> String {
     let invalid = text.starts_with("invalid type") || text.starts_with("invalid value");
-    match (invalid, text.find('"'), text.rfind("\", expected")) {
+    let end = text.rfind("\", expected").or_else(|| text.rfind("`, expected"));
+    match (invalid, text.find(['"', '`']), end) {
         (true, Some(from), Some(to)) if from < to => {
             format!("{}{}", text[..from].trim_end(), &text[to + 1..])
         }
@@ -103,6 +104,10 @@ mod tests {
         assert_eq!(error.status(), 422);
         assert!(!error.detail().contains("hunter2"), "{}", error.detail());
         assert!(error.detail().contains("expected u8"), "{}", error.detail());
+        // A PIN, or a code of a second factor, sent as a number.
+        let error = parse::<String>(b"471147").unwrap_err();
+        assert!(!error.detail().contains("471147"), "{}", error.detail());
+        assert!(error.detail().contains("expected a string"), "{}", error.detail());
         let error = parse::<Thing>(br#"{"cuont":1}"#).unwrap_err();
         assert!(error.detail().contains("cuont"), "{}", error.detail());
         let error = parse::<Thing>(b"{\"count\":").unwrap_err();
