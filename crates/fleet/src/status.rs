@@ -92,6 +92,8 @@ pub(super) enum What {
     Connected {
         hello: Hello,
         address: String,
+        /// How far its clock is off, if it said.
+        skew: Option<i64>,
     },
     Status(Status),
     Events(Vec<Event>),
@@ -143,9 +145,11 @@ impl Ingest {
     ) -> Result<Connected, Error> {
         let key = key(tenant, host);
         let session = self.0.sessions.fetch_add(1, Ordering::Relaxed);
+        let off = self.off(&hello.time).and_then(|off| skew(off, None));
         let what = What::Connected {
             hello: hello.clone(),
             address: address.to_owned(),
+            skew: off,
         };
         let answer = self.0.job(&key, what).await?;
         self.0.hosts().insert(
@@ -155,10 +159,9 @@ impl Ingest {
                 connection: Connection::Online,
                 heard: Instant::now(),
                 heard_at: self.0.fleet.db().now(),
-                skew: None,
+                skew: off,
             },
         );
-        self.clock(tenant, host, &hello.time).await?;
         match answer {
             Answer::Generation(status_generation) => Ok(Connected {
                 status_generation,
@@ -195,18 +198,17 @@ impl Ingest {
 
     /// A host said what time it is there, RFC 3339. Written only if that makes a difference; what is no time is not known.
     pub async fn clock(&self, tenant: &str, host: &str, time: &str) -> Result<(), Error> {
-        let Ok(there) = time.parse::<jiff::Timestamp>() else {
+        let Some(off) = self.off(time) else {
             return Ok(());
         };
-        let off = there
-            .as_millisecond()
-            .saturating_sub(self.0.fleet.db().now().millis());
-        let off = skew(off);
         let key = key(tenant, host);
-        match self.0.hosts().get_mut(&key) {
-            Some(entry) if entry.skew != Some(off) => entry.skew = Some(off),
-            _ => return Ok(()),
-        }
+        let off = match self.0.hosts().get_mut(&key) {
+            Some(entry) => match skew(off, entry.skew) {
+                Some(off) => *entry.skew.insert(off),
+                None => return Ok(()),
+            },
+            None => return Ok(()),
+        };
         let answer = self.0.job(&key, What::Clock(off)).await;
         if answer.is_err()
             && let Some(entry) = self.0.hosts().get_mut(&key)
@@ -214,6 +216,16 @@ impl Ingest {
             entry.skew = None;
         }
         answer.map(drop)
+    }
+
+    /// How far a clock is ahead of ours, in milliseconds.
+    fn off(&self, time: &str) -> Option<i64> {
+        let there = time.parse::<jiff::Timestamp>().ok()?;
+        Some(
+            there
+                .as_millisecond()
+                .saturating_sub(self.0.fleet.db().now().millis()),
+        )
     }
 
     /// A host reported. Returns when it is durable.
@@ -261,12 +273,17 @@ impl std::fmt::Debug for Ingest {
     }
 }
 
-/// What is written of a clock's error, so that one that is right, or always as wrong, is written once.
-fn skew(millis: i64) -> i64 {
-    match millis.abs() {
+/// What is to be written of a clock's error, if that is news: one that is right to a minute is right, and one that is
+/// always as wrong is written once, whatever the network adds to it.
+fn skew(millis: i64, known: Option<i64>) -> Option<i64> {
+    let off = match millis.abs() {
         0..=60_000 => 0,
-        60_001..=3_600_000 => millis / 10_000 * 10_000,
-        _ => millis / 60_000 * 60_000,
+        _ => millis / 1000 * 1000,
+    };
+    match known {
+        Some(known) if known == off => None,
+        Some(known) if known != 0 && off != 0 && (known - off).abs() < 10_000 => None,
+        _ => Some(off),
     }
 }
 

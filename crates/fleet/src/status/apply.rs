@@ -50,11 +50,12 @@ struct Stored {
     node: Option<String>,
     boot: String,
     address: String,
+    skew: i64,
     facts: Facts,
 }
 
 async fn stored(tx: &mut Tx<'_>, (tenant, host): &Key) -> Result<Option<Stored>, Error> {
-    let mut sql = Sql::new("SELECT name,site,status_generation,state,reason,node,boot,address,");
+    let mut sql = Sql::new("SELECT name,site,status_generation,state,reason,node,boot,address,skew,");
     sql.push(COLUMNS).push(" FROM host WHERE tenant=").bind(&**tenant);
     sql.push(" AND id=").bind(&**host);
     sql.push(" AND phase='enrolled' FOR UPDATE");
@@ -66,7 +67,8 @@ async fn stored(tx: &mut Tx<'_>, (tenant, host): &Key) -> Result<Option<Stored>,
         node: row.opt_text(5),
         boot: row.text(6),
         address: row.text(7),
-        facts: Facts::read(row, 8),
+        skew: row.int(8),
+        facts: Facts::read(row, 9),
     }))
 }
 
@@ -82,8 +84,8 @@ async fn one(
         return Ok(Answer::Lost);
     };
     match &job.what {
-        What::Connected { hello, address } => {
-            connected(tx, node, key, &stored, (hello, address), sites).await
+        What::Connected { hello, address, skew } => {
+            connected(tx, node, key, &stored, (hello, address, *skew), sites).await
         }
         What::Status(status) => report(tx, key, &stored, status, sites).await,
         What::Events(items) => {
@@ -93,10 +95,11 @@ async fn one(
             Ok(Answer::Done)
         }
         What::Clock(skew) => {
-            let sql = "UPDATE host SET skew=$3 WHERE tenant=$1 AND id=$2 AND skew<>$3";
-            if tx.run(sql, args![&*key.0, &*key.1, *skew]).await? > 0 {
-                changed(tx, key, &stored);
-            }
+            let new = Extra {
+                skew: *skew,
+                ..Extra::of(&stored)
+            };
+            store(tx, key, &stored, &stored.facts, &new, sites).await?;
             Ok(Answer::Done)
         }
         What::Connection(is, at) => {
@@ -133,7 +136,7 @@ async fn connected(
     node: &str,
     key: &Key,
     stored: &Stored,
-    (hello, address): (&Hello, &str),
+    (hello, address, skew): (&Hello, &str, Option<i64>),
     sites: &mut Sites,
 ) -> Result<Answer, Error> {
     let now = tx.now;
@@ -146,6 +149,7 @@ async fn connected(
         address: address.to_owned(),
         connected: Some(now),
         generation: stored.generation,
+        skew: skew.unwrap_or(stored.skew),
     };
     store(tx, key, stored, &facts, &new, sites).await?;
     Ok(Answer::Generation(u64::try_from(stored.generation).unwrap_or(0)))
@@ -292,6 +296,8 @@ struct Extra {
     /// Connected now.
     connected: Option<Time>,
     generation: i64,
+    /// How far the host's clock is off, milliseconds.
+    skew: i64,
 }
 
 impl Extra {
@@ -302,6 +308,7 @@ impl Extra {
             address: stored.address.clone(),
             connected: None,
             generation: stored.generation,
+            skew: stored.skew,
         }
     }
 }
@@ -319,12 +326,15 @@ async fn store(
     let (state, reason) = facts.state();
     let state_word = word(&state);
     let same_state = state_word == stored.state.0 && reason == stored.state.1;
+    if extra.skew != stored.skew {
+        changed(tx, key, stored);
+    }
     if same_state && *facts == stored.facts {
         if *extra != Extra::of(stored) {
             // A report whose sections nobody counts: only its generation is new.
             tx.run(
                 "UPDATE host SET node=$3,boot=$4,address=$5,connected_at=COALESCE($6,connected_at),\
-                 status_generation=$7 WHERE tenant=$1 AND id=$2",
+                 status_generation=$7,skew=$8 WHERE tenant=$1 AND id=$2",
                 args![
                     tenant,
                     host,
@@ -332,7 +342,8 @@ async fn store(
                     &extra.boot,
                     &extra.address,
                     extra.connected,
-                    extra.generation
+                    extra.generation,
+                    extra.skew
                 ],
             )
             .await?;
@@ -344,7 +355,7 @@ async fn store(
         "UPDATE host SET node=$3,boot=$4,address=$5,connected_at=COALESCE($6,connected_at),status_generation=$7,\
          connection=$8,last_seen_at=$9,applied=$10,attempted=$11,quarantined=$12,drift=$13,compliance=$14,\
          versions=$15,health=$16,health_reason=$17,target_mode=$18,target=$19,state=$20,rank=$21,reason=$22,\
-         updated_at=$23,since=CASE WHEN state=$20 THEN since ELSE $23 END WHERE tenant=$1 AND id=$2",
+         skew=$24,updated_at=$23,since=CASE WHEN state=$20 THEN since ELSE $23 END WHERE tenant=$1 AND id=$2",
         args![
             tenant,
             host,
@@ -368,7 +379,8 @@ async fn store(
             state_word,
             summary::rank(state),
             &reason,
-            now
+            now,
+            extra.skew
         ],
     )
     .await?;
