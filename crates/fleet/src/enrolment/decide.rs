@@ -11,6 +11,8 @@ use crate::{Error, Kind, Op, args, check};
 
 /// Hosts that may wait at a time in one tenant: strangers must not fill the database.
 const MOST_PENDING: i64 = 20_000;
+/// Of one address: a stranger must not take all places.
+const MOST_FROM_ONE: i64 = 1_000;
 const MOST_MACS: usize = 64;
 
 /// What a machine says of itself, checked and in one spelling.
@@ -397,11 +399,11 @@ async fn wait(
 ) -> Result<Decided, Error> {
     let row = tx
         .row(
-            "SELECT COUNT(*) FROM host WHERE tenant=$1 AND phase='pending'",
-            args![tenant],
+            "SELECT COUNT(*),COUNT(CASE WHEN address=$2 THEN 1 END) FROM host WHERE tenant=$1 AND phase='pending'",
+            args![tenant, from],
         )
         .await?;
-    if row.is_some_and(|row| row.int(0) >= MOST_PENDING) {
+    if row.is_some_and(|row| row.int(0) >= MOST_PENDING || row.int(1) >= MOST_FROM_ONE) {
         return Err(Error::Throttled { retry_after: 300 });
     }
     let mut host = machine.host(new_id(tx.now), Phase::Pending, from);

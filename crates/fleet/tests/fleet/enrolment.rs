@@ -149,6 +149,36 @@ both!(a_key_of_one_site_takes_no_host_of_another, |s| {
     assert!(matches!(standing, Standing::Known { .. }), "{standing:?}");
 });
 
+both!(one_address_does_not_take_all_places_to_wait, |s| {
+    // As if a thousand were there already.
+    s.fleet
+        .db()
+        .write(|tx| {
+            let tenant = s.tenant.id.clone();
+            Box::pin(async move {
+                for n in 0..1000 {
+                    tx.run(
+                        "INSERT INTO host (tenant,id,name,serial,uuid,macs,labels,phase,connection,state,rank,reason,\
+                         quarantined,drift,compliance,versions,address,boot,status_generation,health,health_reason,\
+                         told,acknowledged,refused,ahead,target_mode,since,updated_at,generation,words) \
+                         VALUES ($1,$2,$2,'','','[]','{}','pending','never','pending',0,'','[]',0,'unknown','{}',\
+                         '10.0.0.1','',0,'','',0,0,'',0,'',0,0,1,'')",
+                        fleet::args![tenant.as_str(), format!("flood-{n}")],
+                    )
+                    .await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+        .unwrap();
+    let one = request(&FileKey::generate().unwrap(), "S1");
+    let more = s.fleet.enrolment().request(&one, "10.0.0.1").await;
+    assert!(matches!(more, Err(Error::Throttled { .. })), "{more:?}");
+    let other = s.fleet.enrolment().request(&one, "10.0.0.2").await;
+    assert!(matches!(other, Ok(Answer::Waiting(_))), "{other:?}");
+});
+
 both!(asking_again_and_again_fills_no_table, |s| {
     s.site("berlin", "").await;
     let mut asked = request(&FileKey::generate().unwrap(), "S1");
