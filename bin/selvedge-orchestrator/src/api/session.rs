@@ -24,9 +24,6 @@ const OIDC_COOKIE: &str = "selvedge_oidc";
 /// The largest body of a request here.
 pub(super) const BODY: usize = 16 << 10;
 
-/// The largest body of a request here.
-pub(super) const BODY: usize = 16 << 10;
-
 /// The endpoints.
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
