@@ -53,6 +53,8 @@ struct Connected {
     handle: Handle,
     /// When its certificate ends.
     until: Timestamp,
+    /// The assignment that it was sent last.
+    sent: Option<u64>,
 }
 
 impl Links {
@@ -66,6 +68,7 @@ impl Links {
                 tenant,
                 handle,
                 until,
+                sent: None,
             },
         );
         if let Some(before) = before {
@@ -94,6 +97,18 @@ impl Links {
             .get(host)
             .map(|connected| connected.handle.clone())
             .filter(|handle| !handle.is_closed())
+    }
+
+    /// A host was sent an assignment.
+    fn note_sent(&self, host: &str, generation: u64) {
+        if let Some(connected) = self.lock().get_mut(host) {
+            connected.sent = Some(generation);
+        }
+    }
+
+    /// The assignment that a host was sent last over the link that it has now.
+    fn sent(&self, host: &str) -> Option<u64> {
+        self.lock().get(host).and_then(|connected| connected.sent)
     }
 
     /// How many are connected.

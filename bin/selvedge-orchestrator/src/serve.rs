@@ -35,7 +35,7 @@ use crate::{
     tls::{self, Configs},
 };
 use prompt::Prompt;
-use room::Rooms;
+use room::{Room, Rooms};
 
 /// A stranger has this long for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -164,31 +164,39 @@ async fn accept<O: Others>(
         let (server, handshakes) = (server.clone(), handshakes.clone());
         let watcher = graceful.watcher();
         tasks.spawn(async move {
-            // Who says nothing costs a socket, and no place among those that are worked on.
-            let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
-            let Ok(Ok(hello)) = timeout(HANDSHAKE, acceptor).await else {
+            // Each part has memory of its own and gives it back when it is done: there are tens of thousands of these.
+            let Some((alpn, stream)) = Box::pin(greet(stream, &server.configs, &room, handshakes)).await
+            else {
                 return;
             };
-            let (Ok(own), Ok(permit)) = (room.handshake().await, handshakes.acquire_owned().await) else {
-                return;
-            };
-            let Ok(Ok((alpn, stream))) = timeout(HANDSHAKE, handshake(hello, &server.configs)).await else {
-                return;
-            };
-            drop((own, permit));
             match alpn {
                 Alpn::Link => {
                     // Hosts behind one address are many, and each has shown a certificate.
                     room.known();
-                    server.others.clone().link(stream, from).await;
+                    Box::pin(server.others.clone().link(stream, from)).await;
                 }
                 // It counts against its address: it has still to prove that it is one of us.
-                Alpn::Peer => server.others.clone().peer(stream).await,
-                Alpn::Web => web(stream, from, server.router.clone(), watcher).await,
+                Alpn::Peer => Box::pin(server.others.clone().peer(stream)).await,
+                Alpn::Web => Box::pin(web(stream, from, server.router.clone(), watcher)).await,
             }
             drop(room);
         });
     }
+}
+
+/// TLS with a stranger, in its time, with so many others as there is room for.
+async fn greet(
+    stream: TcpStream,
+    configs: &Configs,
+    room: &Room,
+    handshakes: Arc<Semaphore>,
+) -> Option<(Alpn, TlsStream<TcpStream>)> {
+    // Who says nothing costs a socket, and no place among those that are worked on.
+    let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+    let hello = timeout(HANDSHAKE, acceptor).await.ok()?.ok()?;
+    let _own = room.handshake().await.ok()?;
+    let _permit = handshakes.acquire_owned().await.ok()?;
+    timeout(HANDSHAKE, handshake(hello, configs)).await.ok()?.ok()
 }
 
 enum Alpn {

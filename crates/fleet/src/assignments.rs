@@ -22,6 +22,8 @@
 //! An orchestrator whose database was put back behind our back (a snapshot of its disk) is found out in the same
 //! way, by the first such host, and starts a new epoch by itself.
 
+use std::collections::BTreeMap;
+
 use link::message::{Assignment, Source, Target};
 
 use crate::db::{Row, Sql, Tx};
@@ -122,9 +124,12 @@ pub(crate) fn tell(tx: &mut Tx<'_>, tenant: &str, kind: &'static str, id: &str) 
     tx.changed(tenant, Kind::Assignment, Op::Upsert, id, kind, None);
 }
 
+/// Rows of one question.
+const ROWS: usize = 500;
+
 const OF: &str = "SELECT h.name,h.labels,h.told,h.acknowledged,h.ahead,h.target_mode,h.target,\
      t.name,s.id,s.name,s.labels,s.variables,s.secret_values,s.path,s.branch,s.policy,s.target,s.targeted,s.told,\
-     r.id,r.url,r.branch,r.auth,r.credentials,r.ca_pem,r.known_hosts,r.told,r.hosted \
+     r.id,r.url,r.branch,r.auth,r.credentials,r.ca_pem,r.known_hosts,r.told,r.hosted,h.id \
      FROM host h JOIN tenant t ON t.id=h.tenant \
      LEFT JOIN site s ON s.tenant=h.tenant AND s.id=h.site \
      LEFT JOIN repository r ON r.tenant=s.tenant AND r.id=s.repository \
@@ -142,6 +147,22 @@ impl Assignments<'_> {
         sql.bind(tenant).push(" AND h.id=").bind(host);
         let rows = self.0.db().query(sql).await?;
         rows.first().map_or(Ok(None), |row| self.read(tenant, row))
+    }
+
+    /// The same for many: those that are to be told something, with it.
+    pub async fn of_many(&self, tenant: &str, hosts: &[String]) -> Result<Vec<(String, Numbered)>, Error> {
+        let mut all = Vec::with_capacity(hosts.len());
+        for some in hosts.chunks(ROWS) {
+            let mut sql = Sql::new(OF);
+            sql.bind(tenant).push(" AND h.id IN ");
+            sql.list(some.iter().map(String::as_str));
+            for row in self.0.db().query(sql).await? {
+                if let Some(numbered) = self.read(tenant, &row)? {
+                    all.push((row.text(28), numbered));
+                }
+            }
+        }
+        Ok(all)
     }
 
     fn read(&self, tenant: &str, row: &Row) -> Result<Option<Numbered>, Error> {
@@ -212,18 +233,34 @@ impl Assignments<'_> {
         }))
     }
 
-    /// The hosts that a change of kind [`Kind::Assignment`] is about: (tenant, host) of those enrolled.
-    pub async fn hosts_of(&self, tenant: &str, what: &str, id: &str) -> Result<Vec<String>, Error> {
-        let sql = match what {
-            "site" => "SELECT id FROM host WHERE tenant=$1 AND site=$2 AND phase='enrolled'",
-            "repository" => {
-                "SELECT h.id FROM site s JOIN host h ON h.tenant=s.tenant AND h.site=s.id \
-                 WHERE s.tenant=$1 AND s.repository=$2 AND h.phase='enrolled'"
-            }
-            _ => "SELECT id FROM host WHERE tenant=$1 AND id=$2 AND phase='enrolled'",
+    /// The hosts that changes of kind [`Kind::Assignment`] are about: of those enrolled. `what` are the things that changed,
+    /// `host`, `site` or `repository`.
+    pub async fn hosts_of<'i>(
+        &self,
+        tenant: &str,
+        what: &str,
+        ids: impl IntoIterator<Item = &'i str>,
+    ) -> Result<Vec<String>, Error> {
+        let (join, column) = match what {
+            "site" => ("", "h.site"),
+            "repository" => (
+                " JOIN site s ON s.tenant=h.tenant AND s.id=h.site",
+                "s.repository",
+            ),
+            _ => ("", "h.id"),
         };
-        let rows = self.0.db().rows(sql, args![tenant, id]).await?;
-        Ok(rows.iter().map(|row| row.text(0)).collect())
+        let ids: Vec<&str> = ids.into_iter().collect();
+        let mut hosts = Vec::with_capacity(ids.len());
+        for some in ids.chunks(ROWS) {
+            let mut sql = Sql::new("SELECT h.id FROM host h");
+            sql.push(join)
+                .push(" WHERE h.phase='enrolled' AND h.tenant=")
+                .bind(tenant);
+            sql.push(" AND ").push(column).push(" IN ");
+            sql.list(some.iter().copied());
+            hosts.extend(self.0.db().query(sql).await?.iter().map(|row| row.text(0)));
+        }
+        Ok(hosts)
     }
 
     /// Sets or takes away the target commits of sites, in the caller's transaction. For rollouts.
@@ -237,24 +274,26 @@ impl Assignments<'_> {
             return Ok(());
         }
         let told = next(tx).await?;
+        let epoch = (told >> COUNT_BITS) << COUNT_BITS;
+        let mut by_commit: BTreeMap<Option<&str>, Vec<&str>> = BTreeMap::new();
         for (site, commit) in targets {
-            let changed = tx
-                .run(
-                    "UPDATE site SET target=$3, targeted=$4, told=$4 WHERE tenant=$1 AND id=$2 \
-                     AND (COALESCE(target,'')<>COALESCE($3,'') OR targeted<$5)",
-                    args![tenant, site, commit, told, (told >> COUNT_BITS) << COUNT_BITS],
-                )
-                .await?;
-            if changed == 1 {
-                tell(tx, tenant, "site", site);
-                let name = tx
-                    .row(
-                        "SELECT name FROM site WHERE tenant=$1 AND id=$2",
-                        args![tenant, site],
-                    )
-                    .await?;
-                let name = name.map_or(String::new(), |row| row.text(0));
-                tx.changed(tenant, Kind::Site, Op::Upsert, site, &name, Some(site));
+            by_commit.entry(commit.as_deref()).or_default().push(site);
+        }
+        for (commit, sites) in by_commit {
+            for some in sites.chunks(ROWS) {
+                let mut sql = Sql::new("UPDATE site SET target=");
+                sql.bind(commit).push(",targeted=").bind(told);
+                sql.push(",told=").bind(told);
+                sql.push(" WHERE tenant=").bind(tenant).push(" AND id IN ");
+                sql.list(some.iter().copied());
+                sql.push(" AND (COALESCE(target,'')<>")
+                    .bind(commit.unwrap_or_default());
+                sql.push(" OR targeted<").bind(epoch).push(") RETURNING id,name");
+                for row in tx.query(sql).await? {
+                    let (site, name) = (row.text(0), row.text(1));
+                    tell(tx, tenant, "site", &site);
+                    tx.changed(tenant, Kind::Site, Op::Upsert, &site, &name, Some(&site));
+                }
             }
         }
         Ok(())

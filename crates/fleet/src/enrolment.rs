@@ -192,7 +192,8 @@ impl Enrolment<'_> {
         {
             Standing::Known { .. } => {}
             Standing::Revoked => return Err(forbidden("this host was revoked")),
-            Standing::Unknown => return Err(forbidden("this host is not known here")),
+            // Deleted, or the database is older than the host: it may enrol anew with the same key.
+            Standing::Unknown => return Err(Error::not_found("host", &peer.host)),
         }
         let this = *self;
         let granted = self

@@ -97,6 +97,8 @@ pub(super) enum What {
     },
     Status(Status),
     Events(Vec<Event>),
+    /// It has this assignment in force.
+    Acknowledged(i64),
     /// Its clock is off by so much, in milliseconds.
     Clock(i64),
     /// Missed beats, or has them again. The time is when it was heard of last.
@@ -237,6 +239,15 @@ impl Ingest {
             Answer::Lost => Err(Error::not_found("host", host)),
             Answer::Done | Answer::Generation(_) => Ok(Outcome::Ack(generation)),
         }
+    }
+
+    /// A host has in force what it was told. Returns when that is durable.
+    pub async fn acknowledged(&self, tenant: &str, host: &str, generation: u64) -> Result<(), Error> {
+        let generation = i64::try_from(generation).unwrap_or(0);
+        self.0
+            .job(&key(tenant, host), What::Acknowledged(generation))
+            .await
+            .map(drop)
     }
 
     /// Things happened on a host.

@@ -108,7 +108,7 @@ async fn signal(
     let hosts = app
         .fleet
         .assignments()
-        .hosts_of(&caller.tenant, "site", &site.id)
+        .hosts_of(&caller.tenant, "site", [site.id.as_str()])
         .await?;
     let mut signalled = Signalled { told: 0, offline: 0 };
     for host in hosts {

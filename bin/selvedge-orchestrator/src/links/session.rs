@@ -33,7 +33,8 @@ pub(crate) async fn run(app: Shared, stream: TlsStream<TcpStream>, from: SocketA
         silence: heartbeat * 4,
         ..Options::default()
     };
-    let session = match accept(stream, options).await {
+    // Apart, so that what it needs is given back when it is done: there are tens of thousands of these.
+    let session = match Box::pin(accept(stream, options)).await {
         Ok(session) => session,
         Err(error) => {
             tracing::debug!(host = peer.host, error = %telemetry::chain(&error), "a host did not get in");

@@ -1,11 +1,13 @@
 //! What hosts are told: assignments that changed, revocations, pushes.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use fleet::{Kind, changes::Raw};
-use futures::{StreamExt, TryStreamExt, stream};
 use link::{
     message::{Assignment, ServerMessage, Signal},
     server::Handle,
@@ -13,8 +15,8 @@ use link::{
 
 use crate::app::{App, Shared};
 
-/// Questions to the database at a time.
-const AT_ONCE: usize = 16;
+/// Hosts whose assignments are read together.
+const AT_ONCE: usize = 500;
 
 /// A host said which assignment it has: note it, and send the right one if it is another.
 pub(crate) async fn said(
@@ -25,6 +27,10 @@ pub(crate) async fn said(
     generation: u64,
     refused: Option<&str>,
 ) -> Result<(), fleet::Error> {
+    // It obeys what it was told last: when there is more to tell, the change of it says so.
+    if refused.is_none() && app.links.sent(host) == Some(generation) {
+        return app.ingest.acknowledged(tenant, host, generation).await;
+    }
     if let Some(numbered) = app
         .fleet
         .assignments()
@@ -39,6 +45,7 @@ pub(crate) async fn said(
 fn send(app: &App, host: &str, handle: &Handle, numbered: fleet::assignments::Numbered) {
     let mut assignment = numbered.assignment;
     complete(app, host, &mut assignment);
+    app.links.note_sent(host, numbered.generation);
     let sent = handle.send(&ServerMessage::Assign {
         generation: numbered.generation,
         assignment: Box::new(assignment),
@@ -105,11 +112,12 @@ pub(crate) async fn run(app: Shared) {
 
 /// Tells of changes that came together: each host hears once.
 async fn tell(app: &Shared, changes: &[Raw]) -> Result<(), fleet::Error> {
-    let mut concerned = BTreeSet::new();
+    let mut concerned: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
     for change in changes {
         match change.kind {
             Kind::Assignment => {
-                concerned.insert((change.tenant.clone(), change.name.clone(), change.id.clone()));
+                let what = (change.tenant.as_str(), change.name.as_str());
+                concerned.entry(what).or_default().insert(&change.id);
             }
             // Its head moved, perhaps found by another process. Who was told a moment ago need not hear it twice.
             Kind::Repository if change.op == fleet::Op::Upsert && !app.links.told_lately(&change.id) => {
@@ -122,14 +130,12 @@ async fn tell(app: &Shared, changes: &[Raw]) -> Result<(), fleet::Error> {
             _ => {}
         }
     }
-    let mut asked = stream::iter(concerned)
-        .map(|(tenant, kind, id)| hosts_of(app.clone(), tenant, kind, id))
-        .buffer_unordered(AT_ONCE);
     let mut hosts = BTreeSet::new();
-    while let Some(some) = asked.try_next().await? {
-        hosts.extend(some);
+    for ((tenant, what), ids) in concerned {
+        let of = app.fleet.assignments().hosts_of(tenant, what, ids).await?;
+        let tenant: Arc<str> = tenant.into();
+        hosts.extend(of.into_iter().map(|host| (tenant.clone(), host)));
     }
-    drop(asked);
     assign(app, hosts).await
 }
 
@@ -138,32 +144,23 @@ async fn assign(
     app: &Shared,
     hosts: impl IntoIterator<Item = (Arc<str>, String)>,
 ) -> Result<(), fleet::Error> {
-    let mut sent = stream::iter(hosts)
-        .map(|(tenant, host)| assign_one(app.clone(), tenant, host))
-        .buffer_unordered(AT_ONCE);
-    while sent.try_next().await?.is_some() {}
-    Ok(())
-}
-
-async fn assign_one(app: Shared, tenant: Arc<str>, host: String) -> Result<(), fleet::Error> {
-    if let Some(handle) = app.links.get(&host)
-        && let Some(numbered) = app.fleet.assignments().of(&tenant, &host).await?
-    {
-        send(&app, &host, &handle, numbered);
+    let mut by_tenant: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
+    for (tenant, host) in hosts {
+        if app.links.get(&host).is_some() {
+            by_tenant.entry(tenant).or_default().push(host);
+        }
+    }
+    for (tenant, hosts) in by_tenant {
+        // So many at a time that the first hear of it before the last are read.
+        for some in hosts.chunks(AT_ONCE) {
+            for (host, numbered) in app.fleet.assignments().of_many(&tenant, some).await? {
+                if let Some(handle) = app.links.get(&host) {
+                    send(app, &host, &handle, numbered);
+                }
+            }
+        }
     }
     Ok(())
-}
-
-/// The hosts that a change of an assignment is about.
-async fn hosts_of(
-    app: Shared,
-    tenant: String,
-    kind: String,
-    id: String,
-) -> Result<Vec<(Arc<str>, String)>, fleet::Error> {
-    let hosts = app.fleet.assignments().hosts_of(&tenant, &kind, &id).await?;
-    let tenant: Arc<str> = tenant.into();
-    Ok(hosts.into_iter().map(|host| (tenant.clone(), host)).collect())
 }
 
 /// Something was pushed: the hosts that follow the repository and are connected here look at it at once. Other
@@ -179,7 +176,7 @@ async fn fetch(app: &Shared, tenant: &str, repository: &str) -> Result<(), fleet
     let hosts = app
         .fleet
         .assignments()
-        .hosts_of(tenant, "repository", repository)
+        .hosts_of(tenant, "repository", [repository])
         .await?;
     for host in hosts {
         if let Some(handle) = app.links.get(&host) {

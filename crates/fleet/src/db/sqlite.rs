@@ -88,7 +88,13 @@ impl Sqlite {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(Duration::from_secs(5))
-            .connect_with(options.create_if_missing(false).pragma("query_only", "on"))
+            .connect_with(
+                options
+                    .create_if_missing(false)
+                    // What readers share is the system's cache of the file.
+                    .pragma("cache_size", "-4096")
+                    .pragma("query_only", "on"),
+            )
             .await
             .map_err(failed)?;
         Ok(Self {

@@ -68,6 +68,8 @@ struct Watch {
     next: Next,
     /// Something changed since the last turn.
     dirty: bool,
+    /// There may be a new commit: the turn is not put off.
+    urgent: bool,
     turned: Option<Instant>,
     /// How long the next turn waits after this one at least.
     calm: Duration,
@@ -81,6 +83,7 @@ impl Watch {
             at: now,
             next: Next::default(),
             dirty: true,
+            urgent: false,
             turned: None,
             calm: CALM,
             kept: now,
@@ -93,6 +96,9 @@ impl Watch {
     }
 
     fn is_due(&self, now: Instant, wall: Timestamp) -> bool {
+        if self.urgent {
+            return true;
+        }
         if self.turned.is_some_and(|turned| now < turned + self.calm) {
             return false;
         }
@@ -103,6 +109,9 @@ impl Watch {
 
     /// How long until it may be due.
     fn wait(&self, now: Instant, wall: Timestamp) -> Option<Duration> {
+        if self.urgent {
+            return Some(Duration::ZERO);
+        }
         let calm = self.turned.map_or(Duration::ZERO, |turned| {
             (turned + self.calm).saturating_duration_since(now)
         });
@@ -213,7 +222,7 @@ impl Driver {
             return Ok(());
         };
         let started = Instant::now();
-        watch.dirty = false;
+        (watch.dirty, watch.urgent) = (false, false);
         match turns::turn(&self.fleet, line, watch.steady, self.source.as_ref()).await {
             Ok((next, steady)) => {
                 watch.next = next;
@@ -258,7 +267,7 @@ impl Driver {
             .await?;
         let newest = row.map_or(0, |row| row.int(0));
         let Some(seen) = self.seen else {
-            self.every_line().await?;
+            self.every_line(true).await?;
             self.seen = Some(newest);
             return Ok(());
         };
@@ -273,7 +282,18 @@ impl Driver {
             )
             .await?;
         if rows.len() >= ONE_BY_ONE || newest - seen > 100_000 {
-            self.every_line().await?;
+            self.every_line(false).await?;
+            // In a storm of reports a push must not wait for its end.
+            let rows = self
+                .fleet
+                .db()
+                .rows(
+                    "SELECT DISTINCT tenant,id FROM change WHERE seq>$1 AND kind='repository'",
+                    args![seen],
+                )
+                .await?;
+            let repositories = rows.iter().map(|row| (row.text(0), row.text(1))).collect();
+            self.mark("s.repository", &repositories, true).await?;
         } else {
             let (mut sites, mut repositories) = (BTreeSet::new(), BTreeSet::new());
             for row in &rows {
@@ -285,8 +305,8 @@ impl Driver {
                     _ => self.mark_rollout(&tenant, row.str(2)).await?,
                 }
             }
-            self.mark("s.id", &sites).await?;
-            self.mark("s.repository", &repositories).await?;
+            self.mark("s.id", &sites, false).await?;
+            self.mark("s.repository", &repositories, true).await?;
         }
         self.seen = Some(newest);
         Ok(())
@@ -303,7 +323,12 @@ impl Driver {
         Ok(())
     }
 
-    async fn mark(&mut self, column: &str, ids: &BTreeSet<(String, String)>) -> Result<(), Error> {
+    async fn mark(
+        &mut self,
+        column: &str,
+        ids: &BTreeSet<(String, String)>,
+        urgent: bool,
+    ) -> Result<(), Error> {
         let mut by_tenant: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (tenant, id) in ids {
             by_tenant.entry(tenant).or_default().push(id);
@@ -315,23 +340,22 @@ impl Driver {
                     .bind(tenant)
                     .push(&format!(" AND {column} IN "));
                 sql.list(ids.iter().copied());
-                self.mark_lines(sql).await?;
+                self.mark_lines(sql, urgent).await?;
             }
         }
         Ok(())
     }
 
-    async fn every_line(&mut self) -> Result<(), Error> {
-        self.mark_lines(Sql::new(LINES)).await
+    async fn every_line(&mut self, urgent: bool) -> Result<(), Error> {
+        self.mark_lines(Sql::new(LINES), urgent).await
     }
 
-    async fn mark_lines(&mut self, sql: Sql) -> Result<(), Error> {
+    async fn mark_lines(&mut self, sql: Sql, urgent: bool) -> Result<(), Error> {
         let now = Instant::now();
         for row in self.fleet.db().query(sql).await? {
-            self.lines
-                .entry(line(&row))
-                .or_insert_with(|| Watch::new(now))
-                .dirty = true;
+            let watch = self.lines.entry(line(&row)).or_insert_with(|| Watch::new(now));
+            watch.dirty = true;
+            watch.urgent |= urgent;
         }
         Ok(())
     }

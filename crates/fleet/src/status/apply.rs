@@ -80,10 +80,17 @@ async fn one(
     most_events: i64,
 ) -> Result<Answer, Error> {
     let key = &job.key;
+    if let What::Acknowledged(generation) = job.what {
+        // Nothing of what is known of the host matters to it.
+        let sql = "UPDATE host SET acknowledged=$3,refused='' WHERE tenant=$1 AND id=$2 AND acknowledged<$3";
+        tx.run(sql, args![&*key.0, &*key.1, generation]).await?;
+        return Ok(Answer::Done);
+    }
     let Some(stored) = stored(tx, key).await? else {
         return Ok(Answer::Lost);
     };
     match &job.what {
+        What::Acknowledged(_) => unreachable!("done above"),
         What::Connected { hello, address, skew } => {
             connected(tx, node, key, &stored, (hello, address, *skew), sites).await
         }
@@ -224,7 +231,6 @@ async fn report(
     Ok(Answer::Done)
 }
 
-/// Writes sections that differ from what is stored; whether there were any.
 /// Refuses a host that adds section to section, however small its reports.
 async fn bounded(tx: &mut Tx<'_>, (tenant, host): (&str, &str)) -> Result<(), Error> {
     let row = tx
@@ -243,6 +249,7 @@ async fn bounded(tx: &mut Tx<'_>, (tenant, host): (&str, &str)) -> Result<(), Er
     Ok(())
 }
 
+/// Writes sections that differ from what is stored; whether there were any.
 async fn write_sections(
     tx: &mut Tx<'_>,
     (tenant, host): (&str, &str),

@@ -68,7 +68,7 @@ both!(generations_rise_with_each_change, |s| {
         let hosts = s
             .fleet
             .assignments()
-            .hosts_of(t, &rows[0].name, &rows[0].id)
+            .hosts_of(t, &rows[0].name, [rows[0].id.as_str()])
             .await
             .unwrap();
         assert_eq!(hosts, [id], "{what}");
