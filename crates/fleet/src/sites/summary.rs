@@ -1,8 +1,13 @@
 //! What a site's row says of its hosts.
 
-use crate::db::Tx;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::db::{Sql, Tx};
 use crate::model::State;
 use crate::{Error, Kind, Op, args};
+
+/// Sites of one question.
+const ROWS: usize = 500;
 
 /// For sorting: what needs a person comes first.
 pub(crate) fn rank(state: State) -> i64 {
@@ -63,25 +68,50 @@ fn sum(hosts: &[One]) -> Sum {
 
 /// Writes the site's row anew from its hosts; nothing if it stays the same.
 pub(crate) async fn refresh(tx: &mut Tx<'_>, tenant: &str, site: &str) -> Result<(), Error> {
-    let rows = tx
-        .rows(
-            "SELECT name,state,reason,connection,applied,updated_at FROM host \
-             WHERE tenant=$1 AND site=$2 AND phase='enrolled' ORDER BY name",
-            args![tenant, site],
-        )
-        .await?;
-    let hosts: Vec<One> = rows
-        .iter()
-        .map(|row| One {
-            name: row.text(0),
-            state: row.word(1),
-            reason: row.text(2),
-            online: row.str(3) == "online",
-            applied: row.opt_text(4),
-            updated: row.int(5),
-        })
-        .collect();
-    let new = sum(&hosts);
+    let hosts = hosts(tx, tenant, &[site]).await?;
+    write(tx, tenant, site, hosts.get(site).map_or(&[], Vec::as_slice)).await
+}
+
+/// The same for many: pairs of tenant and site.
+pub(crate) async fn refresh_all(tx: &mut Tx<'_>, sites: &BTreeSet<(String, String)>) -> Result<(), Error> {
+    let mut by_tenant: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (tenant, site) in sites {
+        by_tenant.entry(tenant).or_default().push(site);
+    }
+    for (tenant, sites) in by_tenant {
+        for some in sites.chunks(ROWS) {
+            let hosts = hosts(tx, tenant, some).await?;
+            for site in some {
+                write(tx, tenant, site, hosts.get(*site).map_or(&[], Vec::as_slice)).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The hosts of sites, by name.
+async fn hosts(tx: &mut Tx<'_>, tenant: &str, sites: &[&str]) -> Result<BTreeMap<String, Vec<One>>, Error> {
+    let mut sql = Sql::new(
+        "SELECT site,name,state,reason,connection,applied,updated_at FROM host WHERE phase='enrolled' AND tenant=",
+    );
+    sql.bind(tenant).push(" AND site IN ").list(sites.iter().copied());
+    sql.push(" ORDER BY site,name");
+    let mut all: BTreeMap<String, Vec<One>> = BTreeMap::new();
+    for row in tx.query(sql).await? {
+        all.entry(row.text(0)).or_default().push(One {
+            name: row.text(1),
+            state: row.word(2),
+            reason: row.text(3),
+            online: row.str(4) == "online",
+            applied: row.opt_text(5),
+            updated: row.int(6),
+        });
+    }
+    Ok(all)
+}
+
+async fn write(tx: &mut Tx<'_>, tenant: &str, site: &str, hosts: &[One]) -> Result<(), Error> {
+    let new = sum(hosts);
     let now = tx.now;
     let row = tx
         .row(

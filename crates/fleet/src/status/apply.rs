@@ -1,4 +1,5 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use link::message::{Hello, Status};
 use serde_json::Value;
@@ -26,13 +27,14 @@ pub(super) async fn all(fleet: &Fleet, node: &str, jobs: &[Job]) -> Result<Vec<A
             Box::pin(async move {
                 let mut answers = Vec::with_capacity(jobs.len());
                 let mut sites = BTreeSet::new();
+                let mut known = together(tx, jobs).await?;
                 for job in jobs {
-                    answers.push(one(tx, node, job, &mut sites, events).await?);
+                    // What is known of a host is as it was before its first job.
+                    let stored = known.remove(&job.key);
+                    answers.push(one(tx, node, job, stored, &mut sites, events).await?);
                 }
                 // In order, so that two writers never wait for each other; each once, however many of its hosts spoke.
-                for (tenant, site) in &sites {
-                    summary::refresh(tx, tenant, site).await?;
-                }
+                summary::refresh_all(tx, &sites).await?;
                 Ok(answers)
             })
         })
@@ -54,28 +56,61 @@ struct Stored {
     facts: Facts,
 }
 
+/// The hosts that jobs are about, their rows held. In order, so that two writers never wait for each other.
+async fn together(tx: &mut Tx<'_>, jobs: &[Job]) -> Result<HashMap<Key, Stored>, Error> {
+    let mut hosts: BTreeMap<&Arc<str>, BTreeSet<&Arc<str>>> = BTreeMap::new();
+    for job in jobs {
+        if !matches!(job.what, What::Acknowledged(_)) {
+            hosts.entry(&job.key.0).or_default().insert(&job.key.1);
+        }
+    }
+    let mut all = HashMap::with_capacity(jobs.len());
+    for (tenant, hosts) in hosts {
+        let mut sql = select(tenant);
+        sql.push(" AND id IN ").list(hosts.iter().map(|host| &***host));
+        sql.push(" ORDER BY id FOR UPDATE");
+        for row in tx.query(sql).await? {
+            all.insert((tenant.clone(), row.str(0).into()), Stored::read(&row));
+        }
+    }
+    Ok(all)
+}
+
 async fn stored(tx: &mut Tx<'_>, (tenant, host): &Key) -> Result<Option<Stored>, Error> {
-    let mut sql = Sql::new("SELECT name,site,status_generation,state,reason,node,boot,address,skew,");
-    sql.push(COLUMNS).push(" FROM host WHERE tenant=").bind(&**tenant);
-    sql.push(" AND id=").bind(&**host);
-    sql.push(" AND phase='enrolled' FOR UPDATE");
-    Ok(tx.query(sql).await?.first().map(|row: &Row| Stored {
-        name: row.text(0),
-        site: row.opt_text(1),
-        generation: row.int(2),
-        state: (row.text(3), row.text(4)),
-        node: row.opt_text(5),
-        boot: row.text(6),
-        address: row.text(7),
-        skew: row.int(8),
-        facts: Facts::read(row, 9),
-    }))
+    let mut sql = select(tenant);
+    sql.push(" AND id=").bind(&**host).push(" FOR UPDATE");
+    Ok(tx.query(sql).await?.first().map(Stored::read))
+}
+
+fn select(tenant: &str) -> Sql {
+    let mut sql = Sql::new("SELECT id,name,site,status_generation,state,reason,node,boot,address,skew,");
+    sql.push(COLUMNS)
+        .push(" FROM host WHERE phase='enrolled' AND tenant=")
+        .bind(tenant);
+    sql
+}
+
+impl Stored {
+    fn read(row: &Row) -> Self {
+        Self {
+            name: row.text(1),
+            site: row.opt_text(2),
+            generation: row.int(3),
+            state: (row.text(4), row.text(5)),
+            node: row.opt_text(6),
+            boot: row.text(7),
+            address: row.text(8),
+            skew: row.int(9),
+            facts: Facts::read(row, 10),
+        }
+    }
 }
 
 async fn one(
     tx: &mut Tx<'_>,
     node: &str,
     job: &Job,
+    known: Option<Stored>,
     sites: &mut Sites,
     most_events: i64,
 ) -> Result<Answer, Error> {
@@ -86,7 +121,12 @@ async fn one(
         tx.run(sql, args![&*key.0, &*key.1, generation]).await?;
         return Ok(Answer::Done);
     }
-    let Some(stored) = stored(tx, key).await? else {
+    let found = match known {
+        Some(known) => Some(known),
+        // Another job of the same host came before, or there is none.
+        None => stored(tx, key).await?,
+    };
+    let Some(stored) = found else {
         return Ok(Answer::Lost);
     };
     match &job.what {
@@ -435,8 +475,6 @@ pub(super) async fn sweep(tx: &mut Tx<'_>, beat: i64) -> Result<u64, Error> {
             swept += 1;
         }
     }
-    for (tenant, site) in &sites {
-        summary::refresh(tx, tenant, site).await?;
-    }
+    summary::refresh_all(tx, &sites).await?;
     Ok(swept)
 }
