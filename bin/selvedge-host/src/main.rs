@@ -6,7 +6,6 @@
 
 mod build;
 mod config;
-mod heap;
 mod orchestrator;
 mod webhook;
 
@@ -61,7 +60,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    heap::share();
+    heap::arenas(1);
     let args = Args::parse();
     let config = match Config::read(&args.config) {
         Ok(config) => config,

@@ -35,9 +35,8 @@ use telemetry::Format;
 
 use crate::{admin::Command, config::Config};
 
-/// Tens of thousands of connections come and go. The C library keeps what they leave behind; this one gives it back.
-#[global_allocator]
-static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;
+/// Heaps that all threads share.
+const HEAPS: u8 = 2;
 
 /// The orchestrator of Selvedge: enrols, sees and steers a fleet of sites from one place.
 #[derive(Parser)]
@@ -62,6 +61,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    heap::arenas(HEAPS);
     let args = Args::parse();
     if matches!(args.command, Command::Openapi) {
         return admin::print_openapi();

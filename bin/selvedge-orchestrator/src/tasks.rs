@@ -7,6 +7,7 @@
 //! | authorities and revocations | every process | on changes, and each minute |
 //! | assignments to hosts | every process, for its own hosts | on changes |
 //! | look at repositories | the leader | each `repositories.poll` |
+//! | give freed memory back | every process | each 30 s |
 //! | forget what is old | the leader | each 10 min |
 //! | rollouts, alerts | the leader (they hold their own lease) | on changes |
 
@@ -23,6 +24,7 @@ use crate::{app::Shared, links, tls};
 
 const BEAT: Duration = Duration::from_secs(3);
 const TRUST: Duration = Duration::from_secs(60);
+const TRIM: Duration = Duration::from_secs(30);
 const FORGET: Duration = Duration::from_secs(600);
 /// How long a leader leads after its last word.
 pub(crate) const TERM: Duration = Duration::from_secs(10);
@@ -76,6 +78,9 @@ pub(crate) fn start(app: &Shared, tasks: &TaskTracker) -> anyhow::Result<()> {
     });
     each("repositories", app.config.repositories.poll, |app| {
         Box::pin(async move { poll::all(&app).await })
+    });
+    each("memory", TRIM, |_| {
+        Box::pin(async move { Ok(tokio::task::spawn_blocking(heap::trim).await?) })
     });
     each("forget", FORGET, |app| {
         Box::pin(async move { forget(&app).await })

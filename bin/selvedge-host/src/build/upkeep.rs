@@ -12,8 +12,6 @@ use telemetry::chain;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::disk::Disk;
-use crate::heap;
-
 /// How often memory is given back: what a burst of work took should not stay.
 const TRIM: Duration = Duration::from_secs(10);
 

@@ -7,7 +7,6 @@ mod concerned;
 mod edges;
 mod first;
 mod many;
-mod oidc;
 mod openapi;
 mod revoked;
 mod support;
