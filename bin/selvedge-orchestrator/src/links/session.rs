@@ -83,6 +83,29 @@ pub(crate) async fn run(app: Shared, stream: TlsStream<TcpStream>, from: SocketA
     app.links.remove(&peer.host, number);
 }
 
+/// Notes that the host is here, and tells it what we have of it and what it should be; whether it is still there.
+async fn welcome(
+    app: &Shared,
+    peer: &Peer,
+    session: &Session<TlsStream<TcpStream>>,
+    from: SocketAddr,
+) -> Result<bool, fleet::Error> {
+    let (tenant, host) = (peer.tenant.as_str(), peer.host.as_str());
+    let (handle, hello) = (session.handle(), session.hello());
+    let from = from.ip().to_canonical().to_string();
+    let connected = app.ingest.connected(tenant, host, hello, &from).await?;
+    let heartbeat = u32::try_from(app.config.link.heartbeat.as_secs()).unwrap_or(30);
+    let welcome = ServerMessage::Welcome(Welcome {
+        status_generation: connected.status_generation,
+        heartbeat,
+    });
+    if handle.send(&welcome).is_err() {
+        return Ok(false);
+    }
+    super::tell::said(app, tenant, host, &handle, hello.assignment_generation, None).await?;
+    Ok(true)
+}
+
 async fn stay(
     app: &Shared,
     peer: &Peer,
@@ -91,18 +114,10 @@ async fn stay(
 ) -> Result<(), fleet::Error> {
     let (tenant, host) = (peer.tenant.as_str(), peer.host.as_str());
     let handle = session.handle();
-    let hello = session.hello().clone();
-    let from = from.ip().to_canonical().to_string();
-    let connected = app.ingest.connected(tenant, host, &hello, &from).await?;
-    let heartbeat = u32::try_from(app.config.link.heartbeat.as_secs()).unwrap_or(30);
-    let welcome = ServerMessage::Welcome(Welcome {
-        status_generation: connected.status_generation,
-        heartbeat,
-    });
-    if handle.send(&welcome).is_err() {
+    // Apart, as above.
+    if !Box::pin(welcome(app, peer, &session, from)).await? {
         return Ok(());
     }
-    super::tell::said(app, tenant, host, &handle, hello.assignment_generation, None).await?;
     // What takes long is done beside the link's own work, one thing after the other.
     let mut waiting: VecDeque<HostMessage> = VecDeque::new();
     let mut working: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;

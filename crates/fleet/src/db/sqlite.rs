@@ -80,7 +80,7 @@ impl Sqlite {
             .busy_timeout(BUSY)
             .foreign_keys(false)
             // The writer goes through the rows of a whole fleet when all of it reports.
-            .pragma("cache_size", "-65536")
+            .pragma("cache_size", "-32768")
             // Pages that are written again and again go to the database's file once, not each few megabytes.
             .pragma("wal_autocheckpoint", "8192")
             .pragma("temp_store", "memory")
