@@ -93,7 +93,7 @@ pub(super) async fn decide(
                     .ok_or_else(|| forbidden("nobody here expects this machine"))?,
             )
         }
-        None => None,
+        None => alone(tx).await?,
     };
     if let Some(decided) = asked_before(tx, tenant.as_deref(), &fingerprint).await? {
         return Ok(decided);
@@ -101,7 +101,10 @@ pub(super) async fn decide(
     if let Some(key) = &machine.key {
         return by_key(tx, machine, (key, &fingerprint), tenant.as_deref(), from).await;
     }
-    if let Some((tenant, host)) = expected(tx, machine, tenant.as_deref()).await? {
+    // Among several tenants a machine says whose it is: another could expect its numbers too.
+    if let Some(tenant) = &tenant
+        && let Some((tenant, host)) = expected(tx, machine, tenant).await?
+    {
         let held = locked(tx, &tenant, &host).await?;
         let site = held.site.as_ref().map(|(id, _, _)| id.as_str());
         merge_facts(tx, &tenant, &held.host, machine, from).await?;
@@ -122,10 +125,11 @@ pub(super) async fn decide(
             key: None,
         });
     }
-    let tenant = match tenant {
-        Some(tenant) => tenant,
-        None => only_tenant(tx).await?,
-    };
+    let tenant = tenant.ok_or_else(|| {
+        forbidden(
+            "say whose this machine is: set `orchestrator.tenant` in host.toml, or bring an activation key",
+        )
+    })?;
     wait(tx, &tenant, machine, &fingerprint, from).await
 }
 
@@ -277,7 +281,7 @@ async fn add(tx: &mut Tx<'_>, tenant: &str, host: &mut Host, site: Option<&str>)
 async fn expected(
     tx: &mut Tx<'_>,
     machine: &Machine,
-    tenant: Option<&str>,
+    tenant: &str,
 ) -> Result<Option<(String, String)>, Error> {
     let mut sql =
         Sql::new("SELECT h.tenant,h.id,h.serial,h.uuid,h.macs FROM host h WHERE h.phase='expected' AND (1=0");
@@ -292,9 +296,7 @@ async fn expected(
         sql.list(&machine.macs).push(")");
     }
     sql.push(")");
-    if let Some(tenant) = tenant {
-        sql.push(" AND h.tenant=").bind(tenant);
-    }
+    sql.push(" AND h.tenant=").bind(tenant);
     let rows = tx.query(sql).await?;
     let fits = |row: &&Row| {
         let macs: Vec<String> = row.json(4);
@@ -312,7 +314,7 @@ async fn expected(
 
 /// A host of the tenant that is this machine, whatever its phase.
 async fn same_machine(tx: &mut Tx<'_>, tenant: &str, machine: &Machine) -> Result<Option<String>, Error> {
-    if let Some((_, host)) = expected(tx, machine, Some(tenant)).await? {
+    if let Some((_, host)) = expected(tx, machine, tenant).await? {
         return Ok(Some(host));
     }
     // MAC addresses move between machines with their cards: only the machine's own numbers count here.
@@ -425,11 +427,11 @@ async fn wait(
     Ok(Decided::Waits { request })
 }
 
-/// A machine that names no tenant waits at the only one there is.
-async fn only_tenant(tx: &mut Tx<'_>) -> Result<String, Error> {
+/// The only tenant there is: what a machine means that names none.
+async fn alone(tx: &mut Tx<'_>) -> Result<Option<String>, Error> {
     let rows = tx.rows("SELECT id FROM tenant LIMIT 2", vec![]).await?;
-    match rows.as_slice() {
-        [one] => Ok(one.text(0)),
-        _ => Err(forbidden("nobody here expects this machine")),
-    }
+    Ok(match rows.as_slice() {
+        [one] => Some(one.text(0)),
+        _ => None,
+    })
 }

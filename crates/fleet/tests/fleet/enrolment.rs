@@ -381,3 +381,27 @@ both!(a_certificate_is_renewed_and_revoked, |s| {
     back.activation_key = Some(key(&s, 1).await);
     forbidden(s.fleet.enrolment().request(&back, "").await);
 });
+
+both!(among_several_tenants_a_machine_says_whose_it_is, |s| {
+    s.site("berlin", "").await;
+    let expected = ExpectedSpec {
+        site: "berlin".to_owned(),
+        serial: "S1".to_owned(),
+        ..ExpectedSpec::default()
+    };
+    s.fleet.hosts().expect(&s.owner, &[expected]).await.unwrap();
+    make_tenant(&s.fleet, "other").await;
+    let key = FileKey::generate().unwrap();
+    let mut request = request(&key, "S1");
+    // Another could expect the same serial number, to have the machine.
+    forbidden(s.fleet.enrolment().request(&request, "10.0.0.1").await);
+    request.tenant = Some("other".to_owned());
+    assert!(matches!(
+        s.fleet.enrolment().request(&request, "10.0.0.1").await,
+        Ok(Answer::Waiting(_))
+    ));
+    let key = FileKey::generate().unwrap();
+    let mut request = crate::enrolment::request(&key, "S1");
+    request.tenant = Some("acme".to_owned());
+    granted(s.fleet.enrolment().request(&request, "10.0.0.1").await.unwrap());
+});
