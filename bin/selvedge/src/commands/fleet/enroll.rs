@@ -75,7 +75,7 @@ pub(crate) enum Key {
     },
     /// Removes one: it lets nobody in any more.
     Delete {
-        /// Its name or id.
+        /// Its id, as `enroll key list` shows it.
         key: String,
     },
 }
