@@ -11,9 +11,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Claim, Found, basic, claim};
+use crate::cli::Cli;
 use crate::fleet::{Fleet, REPOSITORY, SITES};
 use crate::layout::host_name;
-use crate::orchestrator::{OWNER, PASSWORD};
+use crate::orchestrator::{OWNER, PASSWORD, TENANT};
 use crate::services::git;
 use crate::site::{BOOT, SOON, items};
 use crate::tool;
@@ -282,16 +283,23 @@ fn viewer(fleet: &mut Fleet) -> Result<Found> {
         .cli
         .json(["token", "create", "reader", "--role", "viewer"])?;
     let token = token["secret"].as_str().context("no token was shown")?.to_owned();
-    let kubeconfig = fleet.kubeconfig(SITES[1])?;
-    let reader = fleet.lab.layout.state().join("reader.kubeconfig");
-    fs::copy(&kubeconfig, &reader)?;
-    // Whatever the kubeconfig's own user is, the reader has a token and nothing else.
-    for arguments in [
-        ["config", "set-credentials", "reader", &format!("--token={token}")],
-        ["config", "set-context", "--current", "--user=reader"],
-    ] {
-        tool::run(fleet.kubectl(&reader).args(arguments))?;
-    }
+    // The reader's own login, and the kubeconfig that it gets.
+    let state = fleet.lab.layout.state();
+    let cli = Cli::new(fleet.lab.programs.cli()?, state.join("reader.toml"));
+    let (url, authority) = (fleet.lab.layout.orchestrator_url(), fleet.lab.layout.authority());
+    let authority = authority.to_str().context("a path that is not UTF-8")?;
+    cli.run([
+        "login",
+        &url,
+        "--tenant",
+        TENANT,
+        "--token",
+        &token,
+        "--ca-file",
+        authority,
+    ])?;
+    let reader = state.join("reader.kubeconfig");
+    fs::write(&reader, cli.run(["kubeconfig", SITES[1]])?)?;
     tool::run(fleet.kubectl(&reader).args(["get", "virtualmachines", "-A"]))?;
     for attempt in [
         ["get", "secrets", "-A"].as_slice(),

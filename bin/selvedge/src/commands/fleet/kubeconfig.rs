@@ -32,13 +32,22 @@ pub(crate) struct Args {
     exec: bool,
 }
 
+/// The version in which kubectl asks for a credential: the oldest of Debian 12 knows it, the newest still does.
+const EXEC: &str = "client.authentication.k8s.io/v1beta1";
+
 /// What kubectl calls.
 pub(crate) fn credential(fleet: &Fleet) -> anyhow::Result<ExitCode> {
     let token = token(fleet)?;
-    let answer = json!({
-        "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": token},
-    });
+    let answer = json!({"apiVersion": asked_in(), "kind": "ExecCredential", "status": {"token": token}});
     Ok(done(&answer.to_string()))
+}
+
+/// The version that kubectl wants the answer in: it says so to the program that it calls.
+fn asked_in() -> String {
+    let info = std::env::var("KUBERNETES_EXEC_INFO").unwrap_or_default();
+    let info: Value = serde_json::from_str(&info).unwrap_or_default();
+    let version = info["apiVersion"].as_str().unwrap_or(EXEC);
+    version.to_owned()
 }
 
 /// What kubectl sends.
@@ -71,7 +80,7 @@ pub(crate) async fn run(fleet: &Fleet, args: &Args, context: Option<&str>) -> an
         if let Some(context) = context {
             arguments.extend(["--context".to_owned(), context.to_owned()]);
         }
-        json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": program, "args": arguments,
+        json!({"exec": {"apiVersion": EXEC, "command": program, "args": arguments,
             "interactiveMode": "Never"}})
     } else {
         json!({"token": token})
