@@ -1687,6 +1687,11 @@ export interface components {
             address: string;
             /**
              * Format: int64
+             * @description How far its clock is ahead (or, below 0, behind) of the orchestrator's, in seconds; 0 if it is right to a minute.
+             */
+            clockSkewSeconds?: number;
+            /**
+             * Format: int64
              * @description Generation of its reported status.
              */
             statusGeneration: number;
@@ -2139,6 +2144,11 @@ export interface components {
                 address: string;
                 /**
                  * Format: int64
+                 * @description How far its clock is ahead (or, below 0, behind) of the orchestrator's, in seconds; 0 if it is right to a minute.
+                 */
+                clockSkewSeconds?: number;
+                /**
+                 * Format: int64
                  * @description Generation of its reported status.
                  */
                 statusGeneration: number;
@@ -2349,7 +2359,10 @@ export interface components {
                 site: string;
                 /** @description Name of its wave. */
                 wave: string;
-                /** @description `waiting`, `told`, `succeeded`, `failed`, `reverting`, `reverted`, `left`; `pending` while it can't be reached. */
+                /**
+                 * @description `waiting`, `told`, `succeeded`, `failed`, `reverting`, `reverted`, `unchanged` (the
+                 *     commit changes nothing there); `pending` while it can't be reached.
+                 */
                 state: string;
                 /** @description Why it failed. */
                 reason: string;
@@ -2804,7 +2817,10 @@ export interface components {
             site: string;
             /** @description Name of its wave. */
             wave: string;
-            /** @description `waiting`, `told`, `succeeded`, `failed`, `reverting`, `reverted`, `left`; `pending` while it can't be reached. */
+            /**
+             * @description `waiting`, `told`, `succeeded`, `failed`, `reverting`, `reverted`, `unchanged` (the
+             *     commit changes nothing there); `pending` while it can't be reached.
+             */
             state: string;
             /** @description Why it failed. */
             reason: string;
@@ -3252,6 +3268,12 @@ export interface components {
              * @default 0
              */
             pending: number;
+            /**
+             * Format: int64
+             * @description Sites of the wave for which the commit changes nothing: they are at it without a turn. Not in `total`.
+             * @default 0
+             */
+            unchanged: number;
             /**
              * @description The sites by name, when asked for.
              * @default null
