@@ -346,9 +346,11 @@ impl People<'_> {
         match self.create(&caller, &spec).await {
             Ok(_) => {}
             Err(Error::Conflict { .. }) => {
-                let patch = serde_json::json!({
-                    "password": new, "disabled": false, "platformAdmin": platform_admin,
-                });
+                let mut patch = serde_json::json!({"password": new, "disabled": false});
+                // Given when it is asked for; to take it away is for the page and the API.
+                if platform_admin {
+                    patch["platformAdmin"] = true.into();
+                }
                 self.update(&caller, username, None, &patch).await?;
             }
             Err(error) => return Err(error),

@@ -282,3 +282,17 @@ both!(a_provider_vouches_for_a_person, |s| {
     let off = people.sign_in_oidc(&s.tenant.id, &who, "").await;
     assert!(matches!(off, Err(Error::Unauthenticated)));
 });
+
+both!(a_new_password_from_the_command_line_takes_no_rights_away, |s| {
+    let people = s.fleet.people();
+    let first = people
+        .make_owner(&s.tenant.id, "root", "a first long password", true)
+        .await
+        .unwrap();
+    assert!(first.platform_admin);
+    let again = people
+        .make_owner(&s.tenant.id, "root", "a second long password", false)
+        .await
+        .unwrap();
+    assert!(again.platform_admin);
+});
