@@ -112,6 +112,20 @@ struct Inner {
     state: Mutex<State>,
 }
 
+/// A configuration that cut the host off and was undone.
+struct Rejected {
+    desired: Arc<Desired>,
+    why: Problem,
+    tries: u32,
+    /// When to try it again. Never, if there was another that is in force now. The first one of a daemon's life has
+    /// nothing before it to go back to but a bare host; it was good before a reboot, and what did not answer may only
+    /// have been slower than the host, as a physical switch that learns where the host is after a power cut.
+    again: Option<Instant>,
+}
+
+/// The longest time between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
 /// What is kept between passes. Losing it costs nothing but a comparison of all flows.
 #[derive(Default)]
 struct State {
@@ -121,8 +135,8 @@ struct State {
     desired: Option<Arc<Desired>>,
     /// What was last made true: a difference from it is drift.
     applied: Option<Wish>,
-    /// A configuration that cut the host off and was undone; not tried again.
-    rejected: Option<(Arc<Desired>, Problem)>,
+    /// A configuration that cut the host off and was undone.
+    rejected: Option<Rejected>,
     /// The port groups that were last published: of these switches, those whose bridge is there.
     published: Option<(Arc<Desired>, Vec<bool>)>,
     /// The flows that each bridge was given.
@@ -333,10 +347,24 @@ impl State {
         read.result.clone()
     }
 
-    /// Why a configuration is not tried again. When another one is wanted, that is forgotten.
+    /// Why a configuration is not tried now. When another one is wanted, that is forgotten.
     fn refused(&mut self, desired: &Arc<Desired>) -> Option<Problem> {
-        self.rejected.take_if(|(rejected, _)| rejected != desired);
-        self.rejected.as_ref().map(|(_, why)| why.clone())
+        self.rejected.take_if(|rejected| rejected.desired != *desired);
+        let rejected = self.rejected.as_ref()?;
+        let due = rejected.again.is_some_and(|again| again <= Instant::now());
+        (!due).then(|| rejected.why.clone())
+    }
+
+    /// Notes that a configuration cut the host off. `pause` is the time until a second try, if there is one.
+    fn reject(&mut self, desired: &Arc<Desired>, why: Problem, pause: Duration) {
+        let tries = self.rejected.take().map_or(0, |before| before.tries);
+        let pause = pause.saturating_mul(1 << tries.min(16)).min(LONGEST_PAUSE);
+        self.rejected = Some(Rejected {
+            desired: desired.clone(),
+            why,
+            tries: tries + 1,
+            again: self.applied.is_none().then(|| Instant::now() + pause),
+        });
     }
 }
 

@@ -130,6 +130,31 @@ fn a_change_that_cuts_the_host_off_is_undone() {
 }
 
 #[test]
+fn what_a_host_starts_with_is_tried_again_if_the_gateway_was_slow() {
+    in_namespace(|| async {
+        let (host, gateway) = fresh();
+        let switch = host.switch().await;
+        let base = switch.base_profile().await.unwrap();
+        // As if what is before the gateway had to learn first where the host is now.
+        let deaf = async {
+            wait_for("the switch", || !host.vsctl("list-br").is_empty()).await;
+            gateway.run("ip address del 10.0.0.1/24 dev eth0");
+        };
+        let (report, ()) = tokio::join!(attempt(&switch, &base), deaf);
+        assert_eq!(report.problems[0].reason, "ConnectivityLost", "{report:?}");
+        gateway.address("10.0.0.1/24");
+        let mut left = 100;
+        while !attempt(&switch, &base).await.problems.is_empty() {
+            left -= 1;
+            assert!(left > 0, "it is not tried again");
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        assert!(gateway.reaches("10.0.0.5"));
+        assert!(run("ip -4 -o address show dev vmk0").contains("10.0.0.5/24"));
+    });
+}
+
+#[test]
 fn an_address_comes_by_dhcp() {
     in_namespace(|| async {
         let gateway = Peer::new("vmnic0", GATEWAY);

@@ -105,7 +105,7 @@ impl Inner {
             message = format!("{message}, but not wholly: {}", problem.message);
         }
         let problem = problem("ConnectivityLost", message);
-        state.rejected = Some((desired.clone(), problem.clone()));
+        state.reject(desired, problem.clone(), self.config.checkpoint * 3);
         Err(problem)
     }
 

@@ -87,6 +87,7 @@ impl Inner {
         if let Err(error) = state.helpers.keep(helpers) {
             problems.push(problem("HelperFailed", chain(&error).to_string()));
         }
+        state.rejected.take_if(|rejected| rejected.desired == *desired);
         state.applied = Some(wish);
         Ok(problems)
     }
