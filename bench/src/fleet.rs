@@ -100,6 +100,8 @@ struct Fleet<'a> {
     cli: Cli,
     hub: Hub,
     person: Person,
+    /// The orchestrator's memory before there was anything in it.
+    empty: u64,
 }
 
 fn measure(
@@ -118,6 +120,7 @@ fn measure(
     let cli = orchestrator.found(&programs)?;
     let hub = orchestrator.hub()?;
     let person = Person::new(&hub, &cli)?;
+    let empty = usage::memory(i32::try_from(orchestrator.pid())?)?.resident;
     let mut fleet = Fleet {
         context,
         runtime: &context.runtime,
@@ -125,6 +128,7 @@ fn measure(
         cli,
         hub,
         person,
+        empty,
     };
     fleet.sites(count)?;
     let enrolled = fleet.enrol(names, count, measured)?;
@@ -198,10 +202,8 @@ impl Fleet<'_> {
     /// Connects them step by step, and looks at the cost of one.
     fn connect(&self, names: &Names, hosts: &[Identity], measured: &mut Vec<Measured>) -> Result<Vec<Crowd>> {
         let pid = self.pid()?;
-        let before = usage::memory(pid)?.resident;
         let (mut crowds, mut done) = (Vec::new(), 0);
-        let (mut memories, mut times, mut traffics) = (Vec::new(), Vec::new(), Vec::new());
-        let mut curve = Vec::new();
+        let (mut curve, mut last) = (Vec::new(), (0.0, 0.0, 0.0));
         let total = u32::try_from(hosts.len())?;
         let steps = STEPS.into_iter().filter(|step| *step < total).chain([total]);
         for step in steps {
@@ -229,7 +231,7 @@ impl Fleet<'_> {
             self.runtime.block_on(async { sleep(REST).await });
             let used = usage::processor(pid)?.0.saturating_sub(processor.0);
             let sent = usage::loopback()?.saturating_sub(traffic);
-            let memory = usage::memory(pid)?.resident.saturating_sub(before);
+            let memory = usage::memory(pid)?.resident.saturating_sub(self.empty);
             let minutes = REST.as_secs_f64() / 60.0;
             let (memory, used, sent) = (
                 kilobytes(memory) / f64::from(step),
@@ -240,23 +242,17 @@ impl Fleet<'_> {
                 "{step}: {memory:.1} kB, {used:.2} ms, {sent:.0} B (connected at {:.0}/s)",
                 f64::from(u32::try_from(some.len())?) / took.as_secs_f64()
             ));
-            memories.push(memory);
-            times.push(used);
-            traffics.push(sent);
+            last = (memory, used, sent);
         }
         let curve = format!(
             "hosts: memory, processor time and traffic each minute, of one: {}",
             curve.join("; ")
         );
-        measured.push(Measured::new(
-            names.memory,
-            vec![memories.last().copied().unwrap_or_default()],
-            curve,
-        ));
-        let traffic = traffics.last().copied().unwrap_or_default();
+        let (memory, processor, traffic) = last;
+        measured.push(Measured::new(names.memory, vec![memory], curve));
         measured.push(Measured::new(
             names.processor,
-            vec![times.last().copied().unwrap_or_default()],
+            vec![processor],
             format!("{traffic:.0} bytes a minute on the wire for each, both ways, with IP headers"),
         ));
         Ok(crowds)
